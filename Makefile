@@ -1,0 +1,58 @@
+# rwork: every command a developer, a newcomer or CI needs. `make` alone explains itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup plugins build run test lint fmt doc bench chaos clean
+
+CARGO ?= cargo
+RWORK := target/debug/rwork
+# The example plugins, built by rwork itself.
+PLUGINS := math text images web
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (the wasm32-wasip2 target)
+	@.ci/wasm-target
+
+build: setup ## build the rwork binary
+	$(CARGO) build --locked -p rwork-cli
+
+plugins: build ## compile the example plugins to .wasm
+	$(RWORK) build $(addprefix plugins/,$(PLUGINS))
+
+run: plugins ## start a worker on the embedded broker and send it sample work (ONCE=1: leave after the results)
+	@ONCE=$(ONCE) .ci/demo $(RWORK)
+
+test: setup fmt-check ## install what is missing, then formatting, lints, docs and every test
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	$(MAKE) plugins
+	$(CARGO) test --locked --workspace
+
+.PHONY: fmt-check
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint: fmt-check ## formatting and clippy, warnings as errors
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## format every source
+	$(CARGO) fmt --all
+
+doc: ## build the API documentation
+	$(CARGO) doc --locked --workspace --no-deps
+
+bench: setup ## measure; prints a table and writes bench.json
+	$(CARGO) build --locked --release -p rwork-cli
+	$(RWORK) --version >/dev/null 2>&1 || $(CARGO) build --locked -p rwork-cli
+	target/release/rwork build --release $(addprefix plugins/,$(PLUGINS))
+	target/release/rwork bench --json-file bench.json
+
+chaos: plugins ## the long failure runs: kills, hot reloads, simulation with many seeds
+	RWORK_CHAOS=full $(CARGO) test --locked --workspace --release -- chaos simulation hot_reload
+
+clean: ## delete what was built
+	$(CARGO) clean
+	rm -f plugins/*/*.wasm bench.json rwork.db rwork.db-*

@@ -1,0 +1,77 @@
+//! What a result backend must be able to do, without naming one.
+//!
+//! Records are stored in batches. Every record has an expiry, set in the same step that writes it.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a panic is how a test fails"
+    )
+)]
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use rwork_protocol::{Record, TaskId};
+
+pub use rwork_protocol::service::{BoxError, Error, RedactedUrl};
+
+/// How long a record is kept unless configured otherwise (Celery's `result_expires`): one day.
+pub const RESULT_EXPIRES: Duration = Duration::from_secs(86_400);
+
+/// A record to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The record.
+    pub record: Record,
+    /// Kept so long from now; `None`: for ever (`result_expires = 0`).
+    pub expires: Option<Duration>,
+    /// Where an rpc backend sends it (the message's `reply_to`).
+    pub reply_to: Option<String>,
+    /// What an rpc backend puts on it; the task id when absent.
+    pub correlation_id: Option<String>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Written; whoever watches the task was told.
+    Written,
+    /// A SUCCESS record stood there, which is final: nothing was changed.
+    Kept,
+}
+
+/// A place for results. Shared by every task of a process.
+#[async_trait]
+pub trait ResultBackend: Send + Sync + std::fmt::Debug + 'static {
+    /// Largest record it takes, in bytes.
+    fn record_bytes_max(&self) -> usize;
+
+    /// Stores a batch durably, in order; answers in order.
+    ///
+    /// # Errors
+    /// On an error any part may have been stored; storing the batch again is right.
+    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error>;
+
+    /// Reads records; `None` where there is none (PENDING) or it has expired.
+    ///
+    /// # Errors
+    /// When the backend can't be reached.
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Error>;
+
+    /// The record that stands, if any, then each change, until a ready state. Never misses the last one.
+    ///
+    /// # Errors
+    /// When the backend can't be reached; items carry later failures.
+    async fn watch(&self, id: &TaskId) -> Result<BoxStream<'static, Result<Record, Error>>, Error>;
+
+    /// Deletes a record; true when there was one.
+    ///
+    /// # Errors
+    /// When the backend can't be reached.
+    async fn forget(&self, id: &TaskId) -> Result<bool, Error>;
+}

@@ -1,0 +1,1 @@
+//! What is published after an outcome: a pure function from message and outcome.

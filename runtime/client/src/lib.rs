@@ -1,0 +1,1 @@
+//! For producers: send tasks and await their results.

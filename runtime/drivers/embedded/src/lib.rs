@@ -1,0 +1,1 @@
+//! Broker and result backend in one durable SQLite file.

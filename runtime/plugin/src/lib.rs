@@ -1,0 +1,1 @@
+//! From a .wasm file and its manifest to a checked, live plugin.

@@ -1,0 +1,1 @@
+//! One delivery from receive to settle.

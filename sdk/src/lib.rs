@@ -1,0 +1,1 @@
+//! Write rwork tasks in Rust.

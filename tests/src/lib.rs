@@ -1,0 +1,1 @@
+//! The harness of rwork's integration tests.
