@@ -7,5 +7,7 @@
     reason = "a panic is how a test fails"
 )]
 
+mod cli;
+mod conformance;
 mod layering;
 mod tidy;

@@ -1,1 +1,4 @@
 //! The harness of rwork's integration tests.
+
+pub mod binary;
+pub mod conformance;

@@ -1,1 +1,74 @@
-fn main() {}
+//! The `rwork` command: arguments, configuration, environment, signals, and which drivers exist.
+//!
+//! Everything else is done by the crates below; this one wires them. It is the only one that prints, reads configuration
+//! files or ends the process, and it never looks into a message.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a panic is how a test fails"
+    )
+)]
+
+mod args;
+mod commands;
+mod config;
+mod context;
+mod drivers;
+mod examine;
+mod failure;
+mod logging;
+mod printer;
+mod render;
+mod report;
+mod waiting;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::context::Context;
+use crate::failure::Exit;
+use crate::printer::Printer;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(cli.global.json, cli.global.color, cli.global.quiet);
+    let ended = start(cli, &printer);
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            printer.error(&error);
+            failure::exit_of(&error).into()
+        }
+    }
+}
+
+/// Builds what every command stands on, then runs the command to its end.
+fn start(cli: Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("rwork-io")
+        .enable_all()
+        .build()?;
+    let context = Context::new(cli.global, printer.clone(), runtime.handle().clone());
+    let ended = runtime.block_on(commands::run(cli.command, &context));
+    // A blocking task that hangs must not keep the process after the command has ended.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Threads for broker I/O, leases and timers. Guests run on threads of their own, so that one is enough and a machine with
+/// two cores is not crowded.
+const IO_THREADS: usize = 1;
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}

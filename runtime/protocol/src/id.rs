@@ -119,6 +119,13 @@ name!(
     "a queue name"
 );
 
+impl TaskName {
+    /// A name of Celery's own, known to be one.
+    pub(crate) fn of_static(name: &'static str) -> Self {
+        Self(Arc::from(name))
+    }
+}
+
 impl TaskId {
     /// A new id: version 7, so that ids made by rwork are ordered by time, as stores like them.
     pub fn generate() -> Self {

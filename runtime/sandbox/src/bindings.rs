@@ -4,7 +4,15 @@
 //! cancelled and gives its CPU slot back. Arguments of exports are borrowed, so a message's bytes are copied once, into
 //! the guest's memory.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "generated code")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    reason = "generated code"
+)]
 
 wasmtime::component::bindgen!({
     path: "../../wit",

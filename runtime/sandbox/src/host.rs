@@ -94,3 +94,34 @@ pub trait Host: Send + Sync + 'static {
     /// [`HostError::TimedOut`], [`HostError::Failed`] or as [`HostError`] says.
     async fn await_result(&self, id: String, timeout: Duration) -> Result<Payload, HostError>;
 }
+
+/// A host for calls that belong to no message, such as `describe`: logs go to `tracing`, effects are denied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHost;
+
+#[async_trait]
+impl Host for NoHost {
+    fn log_enabled(&self, level: Level) -> bool {
+        level > Level::Trace
+    }
+
+    fn log(&self, source: LogSource, level: Level, message: &str, _fields: &[(String, String)]) {
+        tracing::debug!(?source, ?level, "{message}");
+    }
+
+    async fn progress(&self, _state: String, _meta: Payload) -> Result<(), HostError> {
+        Err(no_task())
+    }
+
+    async fn submit(&self, _signatures: Vec<Payload>) -> Result<Vec<Submitted>, HostError> {
+        Err(no_task())
+    }
+
+    async fn await_result(&self, _id: String, _timeout: Duration) -> Result<Payload, HostError> {
+        Err(no_task())
+    }
+}
+
+fn no_task() -> HostError {
+    HostError::Denied("no task is running".to_owned())
+}

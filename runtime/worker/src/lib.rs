@@ -1,1 +1,55 @@
 //! One delivery from receive to settle.
+//!
+//! [`Worker`] takes messages from a broker, runs their tasks and ends their deliveries: the result stored, what follows
+//! published, then the ack, in this order whatever dies. `pipe` shows the whole way.
+//!
+//! Its broker, backend, clock, randomness and executor are arguments; it never opens a socket or a file, never reads the
+//! machine's clock, and runs on a single thread with paused time just as well, which is how the simulation checks it.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a panic is how a test fails"
+    )
+)]
+
+mod clock;
+mod commit;
+mod config;
+mod ending;
+mod error;
+mod execute;
+mod executor;
+mod host;
+mod intake;
+mod next;
+mod outage;
+mod parts;
+mod pipe;
+mod prefetch;
+mod request;
+mod sandboxed;
+mod session;
+mod settler;
+mod shared;
+mod shutdown;
+mod signatures;
+#[cfg(test)]
+mod sim;
+mod summary;
+mod worker;
+
+pub use clock::{Clock, SystemClock};
+pub use config::{
+    BackoffConfig, DELIVERIES_MAX, FLUSH_DEADLINE, KILL_GRACE, PREFETCH_MAX, PREFETCH_MULTIPLIER, SETTLE_BATCH_MAX,
+    STOP_GRACE, WAIT_IN_MEMORY_MAX, WAITING_MAX, WorkerConfig,
+};
+pub use error::Error;
+pub use executor::{Executor, TaskVersion};
+pub use sandboxed::SandboxExecutor;
+pub use shutdown::Shutdown;
+pub use summary::Summary;
+pub use worker::{Worker, WorkerParts};

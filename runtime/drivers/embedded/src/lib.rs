@@ -1,1 +1,42 @@
-//! Broker and result backend in one durable SQLite file.
+//! Broker and result backend in one durable SQLite file, shared by the processes of one machine.
+//!
+//! Owns the file, its schema and the files beside it. One thread per process writes: it gathers what was asked for since
+//! its last turn into one transaction (group commit), then hands messages to the consumers that wait. One thread reads.
+//! A doorbell beside the file wakes the other processes, so that nobody polls.
+//!
+//! The way of a call: `broker`, `consumer`, `backend` (the traits) → `inbox` → `engine` (the turn) → `acts` (the
+//! statements); reads go to `reader`, and waiting for a result to `watch`.
+//!
+//! It never looks into a message, never runs anything, and never blocks a thread of the async runtime.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a panic is how a test fails"
+    )
+)]
+
+mod acts;
+mod backend;
+mod bell;
+mod broker;
+mod consumer;
+mod engine;
+mod error;
+mod files;
+mod handle;
+mod inbox;
+mod options;
+mod reader;
+mod row;
+mod schema;
+mod seat;
+mod space;
+mod watch;
+
+pub use handle::Embedded;
+pub use options::{Clock, Options, Synchronous};
+pub use rwork_protocol::service::Error;

@@ -1,10 +1,16 @@
 //! The result record: what a result backend stores for a task (`celery-wire.md` §4).
 
+mod codec;
+mod exception;
+
 use std::fmt;
 
 use bytes::Bytes;
 
 use crate::{TaskId, Timestamp};
+
+pub use codec::RecordError;
+pub use exception::RevokeReason;
 
 /// A task's state, in Celery's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,3 +112,28 @@ pub struct Record {
     /// Digest of the component that ran it, `sha256:…` (rwork's own field; Celery's clients ignore it).
     pub component: Option<String>,
 }
+
+impl Record {
+    /// A record in this state, everything optional absent.
+    pub fn new(task_id: TaskId, status: State, result: impl Into<Bytes>) -> Self {
+        Self {
+            task_id,
+            status,
+            result: result.into(),
+            traceback: None,
+            children: None,
+            date_done: None,
+            group_id: None,
+            parent_id: None,
+            component: None,
+        }
+    }
+
+    /// The exception in `result`, where the state says that there is one.
+    pub fn exception(&self) -> Option<Exception> {
+        if self.status.is_exception() { Exception::decode(&self.result).ok() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! `rwork run`: a worker, wired.
+//!
+//! 1. configuration and log; 2. sandbox (guests on threads of its own); 3. plugins; 4. broker and backend; 5. the worker,
+//! with the plugin watcher and the signals beside it. Broker I/O, leases and timers stay on the I/O runtime, which never
+//! runs a guest.
+
+mod banner;
+mod drain;
+mod flags;
+mod signals;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rwork_broker::Broker;
+use rwork_plugin::Plugins;
+use rwork_worker::{SandboxExecutor, Shutdown, Summary, SystemClock, Worker, WorkerConfig, WorkerParts};
+
+pub(crate) use flags::Args;
+use signals::Signals;
+
+use crate::context::Context;
+use crate::drivers::{self, Services};
+use crate::failure::Exit;
+use crate::{logging, wiring};
+
+/// Works until told to stop.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let (flags, notes) = args.settings()?;
+    let config = context.config_with(&flags)?;
+    logging::start(config, &context.printer)?;
+    for note in config.warnings.iter().chain(&notes) {
+        tracing::warn!("{note}");
+    }
+    // From here on a signal is a wish, not the end of the process.
+    let signals = Signals::listen()?;
+    let sandbox = wiring::sandbox(context, config)?;
+    let worker = wiring::worker_config(config, sandbox.config())?;
+    let (plugins, report) = Plugins::open(wiring::plugins_config(config)?, sandbox.clone()).await?;
+    let services = drivers::services(config).await?;
+    banner::show(context, config, &worker, &services, &plugins, &report);
+    if args.purge {
+        purge(&*services.broker, &worker).await?;
+    }
+    let shutdown = Shutdown::new();
+    let executor = SandboxExecutor { sandbox, registry: plugins.registry().clone() };
+    let watching = tokio::spawn({
+        let (plugins, stop) = (plugins.clone(), shutdown.intake.clone());
+        async move { plugins.watch(stop).await }
+    });
+    let ended = work(&args, worker, services, executor, signals, &shutdown).await;
+    watching.abort();
+    let summary = ended?;
+    banner::farewell(&summary);
+    Ok(if shutdown.work.is_cancelled() { Exit::Interrupted } else { Exit::Done }.into())
+}
+
+/// Runs the worker, with whatever may stop it beside it.
+async fn work(
+    args: &Args,
+    worker: WorkerConfig,
+    services: Services,
+    executor: SandboxExecutor,
+    signals: Signals,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Summary> {
+    let queues = worker.queues.clone();
+    let broker = Arc::clone(&services.broker);
+    let parts = WorkerParts {
+        broker: services.broker,
+        backend: services.backend,
+        executor,
+        clock: Arc::new(SystemClock),
+        rng: fastrand::Rng::new(),
+        config: worker,
+    };
+    let running = Worker::new(parts)?.run(shutdown.clone());
+    tokio::pin!(running);
+    let leave_when_empty = async {
+        if args.drain {
+            drain::until_empty(&*broker, &queues, &shutdown.intake).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        summary = &mut running => Ok(summary?),
+        never = signals.pass_on(shutdown) => match never {},
+        () = leave_when_empty => Ok(running.await?),
+    }
+}
+
+/// Celery's `--purge`.
+async fn purge(broker: &dyn Broker, worker: &WorkerConfig) -> anyhow::Result<()> {
+    for queue in &worker.queues {
+        let deleted = broker.purge(queue).await?;
+        tracing::info!(%queue, deleted, "waiting messages deleted");
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Every setting at the top level of `rwork.toml`: its field, its key by Celery's name, what it means, how it is read.
+//!
+//! Adding one is a field and a row of [`KEYS`].
+
+use std::time::Duration;
+
+use super::raw::{Expected, Raw, show_bytes};
+
+/// The broker and backend unless configured: one file in the working directory.
+pub(crate) const DEFAULT_URL: &str = "embedded:./rwork.db";
+/// Most threads that may run guests: far above any machine's cores, low enough to catch a slip of the keyboard.
+const CONCURRENCY_MAX: u64 = 1024;
+/// Most invocations that may exist: the sandbox's own bound, which is that of the kernel's memory mappings.
+const IN_FLIGHT_MAX: u64 = 8_192;
+/// Most messages held for each CPU slot: beyond it one worker hoards what others could run.
+const PREFETCH_MULTIPLIER_MAX: u64 = 10_000;
+/// Most messages held at all: each costs its bytes in memory.
+const PREFETCH_CEILING: u64 = 100_000;
+
+/// The settings, merged from every layer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) broker_url: String,
+    /// None: the broker's URL.
+    pub(crate) result_backend: Option<String>,
+    pub(crate) result_expires: Option<Duration>,
+    pub(crate) task_default_queue: String,
+    pub(crate) task_queues: Vec<String>,
+    pub(crate) task_default_priority: Option<u8>,
+    pub(crate) task_time_limit: Option<Duration>,
+    pub(crate) task_soft_time_limit: Option<Duration>,
+    pub(crate) task_memory_limit: usize,
+    pub(crate) task_acks_late: bool,
+    pub(crate) task_acks_on_failure: bool,
+    pub(crate) task_acks_on_timeout: bool,
+    pub(crate) task_reject_on_worker_lost: bool,
+    pub(crate) task_ignore_result: bool,
+    pub(crate) task_store_errors_even_if_ignored: bool,
+    pub(crate) task_track_started: bool,
+    pub(crate) task_deliveries_max: u32,
+    pub(crate) worker_hostname: String,
+    pub(crate) worker_concurrency: usize,
+    pub(crate) worker_prefetch_multiplier: usize,
+    /// None: concurrency × 64.
+    pub(crate) worker_max_in_flight: Option<usize>,
+    pub(crate) worker_prefetch_max: usize,
+    pub(crate) worker_deduplicate_successful_tasks: bool,
+    pub(crate) worker_shutdown_timeout: Option<Duration>,
+    pub(crate) worker_log_level: String,
+    pub(crate) worker_log_format: &'static str,
+    pub(crate) plugins_dir: String,
+    pub(crate) plugins_cache_dir: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            broker_url: DEFAULT_URL.to_owned(),
+            result_backend: None,
+            result_expires: Some(rwork_backend::RESULT_EXPIRES),
+            task_default_queue: "celery".to_owned(),
+            task_queues: Vec::new(),
+            task_default_priority: None,
+            task_time_limit: Some(Duration::from_secs(30 * 60)),
+            task_soft_time_limit: None,
+            task_memory_limit: 256 << 20,
+            task_acks_late: true,
+            task_acks_on_failure: true,
+            task_acks_on_timeout: true,
+            task_reject_on_worker_lost: true,
+            task_ignore_result: false,
+            task_store_errors_even_if_ignored: false,
+            task_track_started: false,
+            task_deliveries_max: rwork_worker::DELIVERIES_MAX,
+            worker_hostname: "rwork@%h".to_owned(),
+            worker_concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            worker_prefetch_multiplier: rwork_worker::PREFETCH_MULTIPLIER,
+            worker_max_in_flight: None,
+            worker_prefetch_max: rwork_worker::PREFETCH_MAX,
+            worker_deduplicate_successful_tasks: true,
+            worker_shutdown_timeout: None,
+            worker_log_level: "info".to_owned(),
+            worker_log_format: "human",
+            plugins_dir: "./plugins".to_owned(),
+            plugins_cache_dir: None,
+        }
+    }
+}
+
+/// One setting.
+#[derive(Clone, Copy)]
+pub(crate) struct Key {
+    /// Its name in the file; `RWORK_` and the name in upper case in the environment.
+    pub(crate) name: &'static str,
+    /// One line for people.
+    pub(crate) help: &'static str,
+    /// Reads a value into the settings.
+    pub(crate) set: fn(&mut Settings, &Raw<'_>) -> Result<(), Expected>,
+    /// The value as people read it.
+    pub(crate) show: fn(&Settings) -> String,
+}
+
+impl Key {
+    /// Its name in the environment.
+    pub(crate) fn env(&self) -> String {
+        format!("RWORK_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+macro_rules! key {
+    ($field:ident, $help:literal, $read:expr, $show:expr) => {
+        Key {
+            name: stringify!($field),
+            help: $help,
+            set: |settings, raw| {
+                let read: fn(&Raw<'_>) -> Result<_, Expected> = $read;
+                settings.$field = read(raw)?;
+                Ok(())
+            },
+            show: |settings| {
+                let show: fn(&_) -> String = $show;
+                show(&settings.$field)
+            },
+        }
+    };
+}
+
+/// Every setting, in the order in which `rwork config` prints them.
+pub(crate) const KEYS: &[Key] = &[
+    key!(broker_url, "message broker", |raw| raw.text(), |url| redact(url)),
+    key!(
+        result_backend,
+        "where results are kept; the broker's URL when not set",
+        |raw| raw.text().map(Some),
+        |url: &Option<String>| url.as_deref().map(redact).unwrap_or_default()
+    ),
+    key!(result_expires, "seconds that a result is kept; 0: for ever", |raw| raw.seconds(), show_time),
+    key!(task_default_queue, "queue of tasks that name none", |raw| raw.text(), show_plain),
+    key!(
+        task_queues,
+        "queues that a worker takes from; the default queue when empty",
+        |raw| raw.texts(),
+        |queues: &Vec<String>| queues.join(",")
+    ),
+    key!(
+        task_default_priority,
+        "priority of tasks that name none; 0 is served first",
+        |raw| raw.count(0, 9).map(|priority| u8::try_from(priority).ok()),
+        show_option
+    ),
+    key!(task_time_limit, "seconds that a task may run; 0: no limit", |raw| raw.seconds(), show_time),
+    key!(
+        task_soft_time_limit,
+        "seconds after which a task is asked to end; 0: no limit",
+        |raw| raw.seconds(),
+        show_time
+    ),
+    key!(task_memory_limit, "memory of one invocation", |raw| raw.bytes(), |bytes| show_bytes(*bytes as u64)),
+    key!(task_acks_late, "ack after the result is stored; false: before the task runs", |raw| raw.flag(), show_plain),
+    key!(task_acks_on_failure, "ack a failed task; false: reject it", |raw| raw.flag(), show_plain),
+    key!(task_acks_on_timeout, "ack a task ended at its hard limit; false: requeue it", |raw| raw.flag(), show_plain),
+    key!(
+        task_reject_on_worker_lost,
+        "put a task back whose worker died",
+        |raw| raw.flag(),
+        show_plain
+    ),
+    key!(task_ignore_result, "store no results", |raw| raw.flag(), show_plain),
+    key!(
+        task_store_errors_even_if_ignored,
+        "store failures although results are ignored",
+        |raw| raw.flag(),
+        show_plain
+    ),
+    key!(task_track_started, "store a STARTED state when a task begins", |raw| raw.flag(), show_plain),
+    key!(
+        task_deliveries_max,
+        "deliveries without an outcome before a message is given up",
+        |raw| raw.count(1, 1000).map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
+        show_plain
+    ),
+    key!(
+        worker_hostname,
+        "node name: %h host with domain, %n host alone, %d domain, %% a percent sign",
+        |raw| raw.text(),
+        show_plain
+    ),
+    key!(
+        worker_concurrency,
+        "invocations that may run on a CPU at once; the cores of the machine when not set",
+        |raw| size(raw, 1, CONCURRENCY_MAX),
+        show_plain
+    ),
+    key!(
+        worker_max_in_flight,
+        "invocations that may exist, waiting ones too; concurrency × 64 when not set",
+        |raw| size(raw, 1, IN_FLIGHT_MAX).map(Some),
+        show_option
+    ),
+    key!(
+        worker_prefetch_multiplier,
+        "messages held unstarted for each CPU slot",
+        |raw| size(raw, 1, PREFETCH_MULTIPLIER_MAX),
+        show_plain
+    ),
+    key!(worker_prefetch_max, "messages held unstarted at most", |raw| size(raw, 1, PREFETCH_CEILING), show_plain),
+    key!(
+        worker_deduplicate_successful_tasks,
+        "don't run a redelivered task again whose result is stored",
+        |raw| raw.flag(),
+        show_plain
+    ),
+    key!(
+        worker_shutdown_timeout,
+        "seconds that running tasks may go on after the first signal; 0: as long as they take",
+        |raw| raw.seconds(),
+        show_time
+    ),
+    key!(
+        worker_log_level,
+        "trace, debug, info, warning, error, or a filter such as info,rwork_worker=debug",
+        |raw| raw.text(),
+        show_plain
+    ),
+    key!(worker_log_format, "human or json", |raw| raw.choice(&["human", "json"]), show_plain),
+    key!(plugins_dir, "directory of the plugins", |raw| raw.text(), show_plain),
+    key!(
+        plugins_cache_dir,
+        "directory of compiled plugins; the user's cache directory when not set",
+        |raw| raw.text().map(Some),
+        show_option
+    ),
+];
+
+fn redact(url: &str) -> String {
+    rwork_protocol::service::RedactedUrl::new(url).to_string()
+}
+
+fn size(raw: &Raw<'_>, min: u64, max: u64) -> Result<usize, Expected> {
+    raw.count(min, max).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+fn show_plain(value: &impl ToString) -> String {
+    value.to_string()
+}
+
+fn show_option(value: &Option<impl ToString>) -> String {
+    value.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+fn show_time(time: &Option<Duration>) -> String {
+    time.map_or(0.0, |time| time.as_secs_f64()).to_string()
+}

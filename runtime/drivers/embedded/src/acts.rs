@@ -1,0 +1,127 @@
+//! What can be done to the file in a write transaction: one module per group of statements.
+//!
+//! An act must give the same when it is run again after a rollback: it changes the file in [`Act::run`] and what the
+//! process knows only in [`Act::committed`].
+
+pub(crate) mod dead;
+pub(crate) mod lease;
+pub(crate) mod publish;
+pub(crate) mod result;
+pub(crate) mod session;
+pub(crate) mod settle;
+
+use std::fmt::Debug;
+
+use rusqlite::{CachedStatement, Connection};
+use rwork_protocol::Timestamp;
+use rwork_protocol::service::{Error, RedactedUrl};
+use tokio::sync::oneshot;
+
+use crate::bell::Rings;
+use crate::error::Failure;
+use crate::seat::Seats;
+
+/// One transaction, as an act sees it.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) db: &'a Connection,
+    pub(crate) now: Timestamp,
+    pub(crate) seats: &'a Seats,
+    /// Whether expired sessions may be ended now.
+    pub(crate) reap: bool,
+    /// To be rung after the commit.
+    pub(crate) rings: Rings,
+    /// The last receipt that was made.
+    pub(crate) receipt: &'a mut u64,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn prepare(&self, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
+        self.db.prepare_cached(sql)
+    }
+
+    pub(crate) fn next_receipt(&mut self) -> u64 {
+        *self.receipt += 1;
+        *self.receipt
+    }
+}
+
+/// Something to do in a transaction, with an answer.
+pub(crate) trait Act: Send + Debug + 'static {
+    /// What the caller learns.
+    type Answer: Send + Debug + 'static;
+    /// For errors: "failed to …".
+    const NAME: &'static str;
+    /// Whether it makes or keeps room, so that it may go on, and use the reserve, when the disk is full.
+    const DRAINS: bool;
+
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<Self::Answer>;
+
+    /// After the commit.
+    fn committed(&mut self, _answer: &Self::Answer, _seats: &mut Seats) {}
+}
+
+/// An act without its type.
+pub(crate) trait Job: Send + Debug {
+    fn drains(&self) -> bool;
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()>;
+    /// Ends it, committed or failed.
+    fn finish(self: Box<Self>, outcome: Result<(), Ended>, seats: &mut Seats, url: &RedactedUrl);
+}
+
+/// Why an act was not committed.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It was tried.
+    Failed(Failure),
+    /// The disk is full and the act would add to it.
+    NoRoom(Error),
+}
+
+impl Ended {
+    pub(crate) fn explain(self, url: &RedactedUrl, act: &str) -> Error {
+        match self {
+            Self::Failed(failure) => failure.explain(url, act),
+            Self::NoRoom(error) => error,
+        }
+    }
+}
+
+/// An act with its caller.
+#[derive(Debug)]
+pub(crate) struct Asked<A: Act> {
+    act: A,
+    answer: Option<A::Answer>,
+    reply: oneshot::Sender<Result<A::Answer, Error>>,
+}
+
+impl<A: Act> Asked<A> {
+    #[expect(clippy::type_complexity, reason = "a job and where its answer comes out")]
+    pub(crate) fn new(act: A) -> (Self, oneshot::Receiver<Result<A::Answer, Error>>) {
+        let (reply, answered) = oneshot::channel();
+        (Self { act, answer: None, reply }, answered)
+    }
+}
+
+impl<A: Act> Job for Asked<A> {
+    fn drains(&self) -> bool {
+        A::DRAINS
+    }
+
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()> {
+        self.answer = Some(self.act.run(turn)?);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Result<(), Ended>, seats: &mut Seats, url: &RedactedUrl) {
+        // A caller that went away doesn't want its answer.
+        match (outcome, self.answer.take()) {
+            (Ok(()), Some(answer)) => {
+                self.act.committed(&answer, seats);
+                drop(self.reply.send(Ok(answer)));
+            }
+            (Ok(()), None) => {}
+            (Err(ended), _) => drop(self.reply.send(Err(ended.explain(url, A::NAME)))),
+        }
+    }
+}

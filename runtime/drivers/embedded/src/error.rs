@@ -1,0 +1,98 @@
+//! From SQLite's and the file system's errors to the one that both traits speak.
+
+use std::io;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+use rwork_protocol::service::{Error, RedactedUrl};
+
+/// What stopped a turn.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A statement failed.
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+    /// The lock file failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Failure {
+    /// Whether the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Sql(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            Self::Io(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+        }
+    }
+
+    /// In the words of the traits; `act` says what was being done.
+    pub(crate) fn explain(self, url: &RedactedUrl, act: &str) -> Error {
+        if self.is_full() {
+            return full(url, "no space left on its disk");
+        }
+        let code = match &self {
+            Self::Sql(error) => error.sqlite_error_code(),
+            Self::Io(_) => None,
+        };
+        match code {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => refused(
+                url,
+                "it is damaged or not a database",
+                "restore it from a copy, or move it away to begin with an empty one",
+            ),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                refused(url, "it can't be written", "check the owner and mode of the file and its folder")
+            }
+            Some(ErrorCode::CannotOpen) => {
+                refused(url, "it can't be opened", "check the owner and mode of the file and its folder")
+            }
+            _ => {
+                let retryable = matches!(
+                    code,
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::SystemIoFailure)
+                );
+                Error::Act { act: format!("{act} at {url}"), retryable, source: Box::new(self) }
+            }
+        }
+    }
+}
+
+/// The error of a full disk.
+pub(crate) fn full(url: &RedactedUrl, why: &str) -> Error {
+    Error::Full {
+        url: url.clone(),
+        why: why.to_owned(),
+        hint: "free space on that disk, or let workers drain the queues; `rwork purge` deletes messages".to_owned(),
+    }
+}
+
+/// The error of a file that won't do until somebody mends it.
+pub(crate) fn refused(url: &RedactedUrl, why: &str, hint: &str) -> Error {
+    Error::Refused { url: url.clone(), why: why.to_owned(), hint: hint.to_owned() }
+}
+
+/// The error of a file that could not be made or opened.
+pub(crate) fn open_failed(url: &RedactedUrl, path: &Path, error: io::Error) -> Error {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full(url, "no space left on its disk"),
+        io::ErrorKind::PermissionDenied => refused(
+            url,
+            &format!("no permission to open `{shown}`"),
+            "check the owner and mode of the file and its folder",
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            refused(url, &format!("`{shown}` is on a read-only file system"), "choose a path that can be written")
+        }
+        io::ErrorKind::NotADirectory => {
+            refused(url, &format!("a folder of `{shown}` is a file"), "choose another path")
+        }
+        _ => Error::Unreachable { url: url.clone(), source: Box::new(error) },
+    }
+}
+
+/// The error of a handle whose threads have ended.
+pub(crate) fn closed(url: &RedactedUrl) -> Error {
+    Error::Closed { name: url.to_string() }
+}

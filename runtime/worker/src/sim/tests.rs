@@ -1,0 +1,76 @@
+//! The seeds, and the tests of the test.
+
+use std::thread;
+
+use super::{Mistake, SEEDS, Verdict, simulate};
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("RWORK_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("RWORK_SIM_SEEDS").unwrap_or(SEEDS),
+    }
+}
+
+/// Runs every seed, over all cores; the first verdict that `stop` likes ends it.
+fn all(mistake: Option<Mistake>, stop: fn(&Verdict) -> bool) -> Vec<(u64, Verdict)> {
+    let seeds = seeds();
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let shares: Vec<_> = (0..threads)
+        .map(|share| {
+            let seeds = seeds.clone();
+            thread::spawn(move || {
+                let mut verdicts = Vec::new();
+                for seed in seeds.filter(|seed| seed % threads == share) {
+                    let verdict = simulate(seed, mistake, false);
+                    let enough = stop(&verdict);
+                    verdicts.push((seed, verdict));
+                    if enough {
+                        break;
+                    }
+                }
+                verdicts
+            })
+        })
+        .collect();
+    shares.into_iter().flat_map(|share| share.join().unwrap()).collect()
+}
+
+#[test]
+fn simulation_keeps_both_promises() {
+    let verdicts = all(None, |verdict| !verdict.wrong.is_empty());
+    if let Some((seed, verdict)) = verdicts.iter().find(|(_, verdict)| !verdict.wrong.is_empty()) {
+        let story = simulate(*seed, None, true);
+        panic!(
+            "seed {seed} breaks a promise:\n{}\n\n{}\n\nagain: RWORK_SIM_SEED={seed} cargo test -p rwork-worker simulation",
+            story.trace.join("\n"),
+            verdict.wrong.join("\n"),
+        );
+    }
+    let sum = |of: fn(&Verdict) -> u64| verdicts.iter().map(|(_, verdict)| of(verdict)).sum::<u64>();
+    let (messages, runs) = (sum(|verdict| verdict.messages as u64), sum(|verdict| verdict.runs as u64));
+    let faults = sum(|verdict| verdict.faults);
+    eprintln!("{} seeds, {messages} messages, {runs} runs, {faults} crashes, cuts and lost answers", verdicts.len());
+    // A world without trouble would show nothing.
+    assert!(verdicts.len() == 1 || faults > verdicts.len() as u64, "{faults} faults");
+    assert!(verdicts.len() == 1 || runs > messages / 2, "{runs} runs of {messages} messages");
+}
+
+#[test]
+fn simulation_is_the_same_for_the_same_seed() {
+    for seed in seeds().take(5) {
+        assert_eq!(simulate(seed, None, true).trace, simulate(seed, None, true).trace, "seed {seed}");
+    }
+}
+
+#[test]
+fn simulation_catches_an_ack_before_the_result_is_stored() {
+    let caught = all(Some(Mistake::AckBeforeStore), |verdict| !verdict.wrong.is_empty());
+    assert!(caught.iter().any(|(_, verdict)| !verdict.wrong.is_empty()));
+}
+
+#[test]
+fn simulation_catches_a_lease_that_is_not_renewed() {
+    let caught = all(Some(Mistake::NoRenewal), |verdict| !verdict.wrong.is_empty());
+    assert!(caught.iter().any(|(_, verdict)| !verdict.wrong.is_empty()));
+}

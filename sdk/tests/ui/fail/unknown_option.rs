@@ -1,0 +1,4 @@
+#[rwork::task(max_retires = 3)]
+fn task() {}
+
+fn main() {}
