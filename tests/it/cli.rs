@@ -3,6 +3,7 @@
 mod errors;
 mod help;
 mod life;
+mod worker;
 
 use std::path::Path;
 use std::process::{Command, Output};

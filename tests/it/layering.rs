@@ -30,7 +30,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("wasmtime-wasi-http", &["rwork-sandbox"]),
     ("clap", &["rwork-cli"]),
     ("anyhow", &["rwork-cli", "rwork-tests"]),
-    ("notify", &["rwork-plugin"]),
+    ("notify", &["rwork-plugin", "rwork-embedded"]),
 ];
 
 #[test]

@@ -239,7 +239,7 @@ impl State {
         for path in findings.gone {
             events.extend(self.files.remove(&path).and_then(|entry| entry.unload(path)));
         }
-        if false && events.iter().any(frees_names) {
+        if events.iter().any(frees_names) {
             self.retry_conflicts();
         }
         // Held until all is reported, so that nothing is freed before what took its place is known.

@@ -36,7 +36,11 @@ pub(crate) fn run(
     })
 }
 
-async fn once(services: &Arc<Services>, prepared: &Arc<Prepared>, invocation: &Invocation) -> Result<(), Error> {
+async fn once(
+    services: &Arc<Services>,
+    prepared: &Arc<Prepared>,
+    invocation: &Invocation,
+) -> Result<(), Error> {
     let session = Session {
         parts: Parts {
             call: Call {
@@ -53,5 +57,7 @@ async fn once(services: &Arc<Services>, prepared: &Arc<Prepared>, invocation: &I
         limits: &invocation.limits,
     };
     let ended = session.run(&invocation.task, &invocation.id, &invocation.input).await;
-    ended.map(|_| ()).map_err(|outcome| Error::Engine(format!("the task of a bare loop failed: {outcome:?}").into()))
+    ended
+        .map(|_| ())
+        .map_err(|outcome| Error::Engine(format!("the task of a bare loop failed: {outcome:?}").into()))
 }

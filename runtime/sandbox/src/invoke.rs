@@ -21,7 +21,7 @@ use crate::services::Services;
 use crate::slots::Slot;
 use crate::state::{self, Call, Parts, State};
 use crate::stop::Stop;
-use crate::supervise::{Ended, supervise};
+use crate::supervise::{Ended, guarded, supervise};
 use crate::verdict;
 
 /// Raised by the SDK when a guest gives up at its soft limit.
@@ -50,8 +50,10 @@ pub(crate) async fn run(
         prepared: &prepared,
         limits: &limits,
     };
-    let work = session.run(&task, &id, &input);
-    let (ended, cpu) = supervise(&services.io, &mut slot, &control, limits.kill_grace, work).await;
+    let (ended, cpu) = {
+        let mut work = pin!(guarded(session.run(&task, &id, &input)));
+        supervise(&services.io, &mut slot, &control, limits.kill_grace, work.as_mut()).await
+    }; // What a dropped guest held is gone before its slot is free.
     let wall = control.started.elapsed();
     drop(slot);
     let outcome = match ended {
@@ -118,7 +120,10 @@ async fn side_call<T>(
         prepared: &prepared,
         limits: &limits,
     };
-    let (ended, _) = supervise(&services.io, &mut slot, &control, limits.kill_grace, call(session)).await;
+    let (ended, _) = {
+        let mut work = pin!(guarded(call(session)));
+        supervise(&services.io, &mut slot, &control, limits.kill_grace, work.as_mut()).await
+    };
     match ended {
         Ended::Returned(Ok(value)) => Ok(value),
         Ended::Returned(Err(outcome)) => Err(in_words(&outcome)),

@@ -226,9 +226,7 @@ impl Sandbox {
     /// Runs one invocation on the guest threads, beginning now. Dropping the future ends it.
     pub fn execute(&self, slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) -> Execution {
         let services = Arc::clone(&self.0.services);
-        let fut = invoke::run(services, slot, prepared, invocation);
-        #[allow(clippy::print_stderr, reason = "x")] { static ONCE: std::sync::Once = std::sync::Once::new(); ONCE.call_once(|| eprintln!("future {} bytes, report {}, invocation {}", std::mem::size_of_val(&fut), std::mem::size_of::<Report>(), std::mem::size_of::<Invocation>())); }
-        let running = self.0.guests.spawn(fut);
+        let running = self.0.guests.spawn(invoke::run(services, slot, prepared, invocation));
         Execution(AbortOnDropHandle::new(running))
     }
 
@@ -237,7 +235,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// The task does not return.
-    pub fn bare_loop(&self, prepared: &Arc<Prepared>, invocation: &Invocation, duration: Duration) -> Result<u64, Error> {
+    pub fn bare_loop(
+        &self,
+        prepared: &Arc<Prepared>,
+        invocation: &Invocation,
+        duration: Duration,
+    ) -> Result<u64, Error> {
         bare::run(&self.0.services, prepared, invocation, duration)
     }
 
@@ -257,35 +260,6 @@ impl Sandbox {
             component_instances: pool.map_or(0, |pool| pool.component_instances()),
             http_connections: self.0.services.egress.open_connections(),
         }
-    }
-
-    /// TEMPORARY-BARE
-    pub fn bare_tmp(&self, prepared: &Prepared, n: u64) {
-        let mut linker: wasmtime::component::Linker<wasmtime_wasi::p2::bindings::sync::LinkOptions> = wasmtime::component::Linker::new(&self.0.engine);
-        let _ = &mut linker;
-        let engine = &self.0.engine;
-        let component = prepared.pre.component().clone();
-        struct D { lim: wasmtime::StoreLimits, wasi: wasmtime_wasi::WasiCtx, table: wasmtime::component::ResourceTable }
-        impl wasmtime_wasi::WasiView for D { fn ctx(&mut self) -> wasmtime_wasi::WasiCtxView<'_> { wasmtime_wasi::WasiCtxView { ctx: &mut self.wasi, table: &mut self.table } } }
-        let mut linker: wasmtime::component::Linker<D> = wasmtime::component::Linker::new(engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
-        let pre = linker.instantiate_pre(&component).unwrap();
-        let idx = crate::bindings::exports::rwork::task::handler::GuestIndices::new(&pre).unwrap();
-        let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        rt.block_on(async {
-            for _ in 0..n {
-                let d = D { lim: wasmtime::StoreLimitsBuilder::new().memory_size(256 << 20).build(), wasi: wasmtime_wasi::WasiCtxBuilder::new().build(), table: wasmtime::component::ResourceTable::new() };
-                let mut store = wasmtime::Store::new(engine, d);
-                store.limiter(|d| &mut d.lim);
-                store.set_epoch_deadline(1);
-                store.epoch_deadline_callback(|_| Ok(wasmtime::UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
-                let inst = pre.instantiate_async(&mut store).await.unwrap();
-                let g = idx.load(&mut store, &inst).unwrap();
-                let input = crate::Input::Call { content_type: "application/json".into(), args: bytes::Bytes::from_static(b"[1, 2]"), kwargs: bytes::Bytes::from_static(b"{}") };
-                let r = g.call_run(&mut store, crate::convert::invocation_out("guest.run", "1234", &input)).await.unwrap();
-                r.unwrap();
-            }
-        });
     }
 
     /// The settings it was made with.

@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
 
-/// Invocations per CPU slot that are admitted ahead while all are short: at 10 µs each, 160 µs of work, several times
-/// what waking the receiving thread takes.
-const WINDOW_PER_CPU: usize = 16;
+/// Invocations per CPU slot that are admitted ahead while all are short: at 10 µs each, 640 µs of work, many times what
+/// waking the receiving thread takes, and little enough that no other worker would have begun them sooner.
+const WINDOW_PER_CPU: usize = 64;
 
 /// The places of one sandbox.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -29,21 +29,26 @@ pub(crate) enum Ended<T> {
     Panicked(String),
 }
 
-/// Runs `work` to its end, and measures its time on the CPU.
+/// What [`supervise`] polls: `guarded(call)`, pinned by the caller, so that no future is moved once it is large.
+pub(crate) fn guarded<T>(call: impl Future<Output = T>) -> impl Future<Output = Caught<T>> {
+    AssertUnwindSafe(call).catch_unwind()
+}
+
+/// Runs a guarded call to its end, and measures its time on the CPU.
 pub(crate) async fn supervise<T>(
     io: &Handle,
     slot: &mut Slot,
     control: &Control,
     kill_grace: Duration,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = Caught<T>>>,
 ) -> (Ended<T>, Duration) {
-    let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
     let mut watch = Watch::new(io, control, kill_grace);
     let ended = poll_fn(|cx| watch.poll(cx, slot, work.as_mut())).await;
     (ended, watch.cpu)
 }
 
-type Caught<T> = Result<T, Box<dyn Any + Send>>;
+/// A value, or the panic that was caught instead.
+pub(crate) type Caught<T> = Result<T, Box<dyn Any + Send>>;
 
 struct Watch<'a> {
     io: &'a Handle,

@@ -31,6 +31,7 @@ impl Host for Recorder {
         if state == "BLOCK" {
             std::future::pending::<()>().await;
         }
+        assert_ne!(state, "PANIC", "as asked for");
         let line = format!("progress {state} {}", String::from_utf8_lossy(&meta.data));
         self.0.lock().unwrap().push(line);
         Ok(())

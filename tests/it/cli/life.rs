@@ -1,6 +1,10 @@
 //! A task's life from the command line: sent, run, read; given up, shown, sent again.
 
+use rustix::process::Signal;
+use rwork_tests::guests::guest;
+
 use super::Place;
+use super::worker::Worker;
 
 #[test]
 fn what_is_sent_waits_in_its_queue() {
@@ -25,4 +29,92 @@ fn every_layer_of_the_configuration_is_shown() {
     let answer = super::Answer::of(&command.output().unwrap(), place.path());
     insta::assert_snapshot!("config-changed", answer.shown());
     assert_eq!(place.run(&["config", "task_default_queue"]).ok(), "mail");
+}
+
+/// A place with the `math` plugin.
+fn with_math() -> Place {
+    let place = Place::new();
+    let plugins = place.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(guest("math"), plugins.join("math.wasm")).unwrap();
+    place
+}
+
+#[test]
+fn what_is_sent_is_run_and_read() {
+    let place = with_math();
+    let add = place.run(&["call", "math.add", "2", "-k", "b=2"]).ok();
+    let fail = place.run(&["call", "math.fail", "no luck"]).ok();
+    place.run(&["call", "math.nope", "--id", "nobody-knows-it"]).ok();
+    assert_eq!(place.run(&["run", "--drain"]).status, 0);
+
+    assert_eq!(place.run(&["result", &add]).ok(), "4");
+    let failed = place.run(&["result", &fail]);
+    assert_eq!((failed.status, failed.stdout.as_str()), (1, ""));
+    assert!(failed.stderr.starts_with("ValueError: no luck\n"), "{failed:?}");
+    let record: serde_json::Value = serde_json::from_str(&place.run(&["result", &add, "--json"]).ok()).unwrap();
+    assert_eq!((record["status"].as_str(), record["result"].as_i64()), (Some("SUCCESS"), Some(4)));
+
+    place.run(&["result", &add, "--forget"]).ok();
+    assert_eq!(place.run(&["result", &add]).status, 1);
+}
+
+#[test]
+fn what_was_given_up_is_shown_and_sent_again() {
+    let place = with_math();
+    place.run(&["call", "math.nope", "--id", "nobody-knows-it"]).ok();
+    assert_eq!(place.run(&["run", "--drain"]).status, 0);
+    let listed = place.run(&["dead", "list"]).ok();
+    assert!(listed.contains("math.nope") && listed.contains("unknown-task"), "{listed}");
+    let shown = place.run(&["dead", "show", "1"]).ok();
+    assert!(shown.contains("task id     nobody-knows-it"), "{shown}");
+    let letters: serde_json::Value = serde_json::from_str(&place.run(&["dead", "list", "--json"]).ok()).unwrap();
+    assert_eq!(letters[0]["reason"]["kind"], "unknown-task");
+
+    assert_eq!(place.run(&["dead", "retry", "1"]).ok(), "1 retried");
+    let queues: serde_json::Value = serde_json::from_str(&place.run(&["queues", "--json"]).ok()).unwrap();
+    assert_eq!((queues[0]["ready"].as_i64(), queues[0]["dead"].as_i64()), (Some(1), Some(0)));
+    assert_eq!(place.run(&["dead", "retry", "1"]).status, 1, "there is none any more");
+    assert_eq!(place.run(&["run", "--drain"]).status, 0);
+    assert_eq!(place.run(&["dead", "purge", "--all", "--yes"]).ok(), "1 deleted");
+}
+
+#[test]
+fn the_first_signal_drains() {
+    let place = with_math();
+    let mut worker = Worker::start(&place, &["-l", "debug", "-n", "w1@here"]);
+    assert!(worker.log.iter().any(|line| line.contains("w1@here")), "{:?}", worker.log);
+    let id = place.run(&["call", "math.sleep", "0.5"]).ok();
+    worker.wait_for("task started");
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.end().code(), Some(0), "{:?}", worker.log);
+    assert_eq!(place.run(&["result", &id]).ok(), "0.5", "what ran was let end");
+}
+
+#[test]
+fn the_second_signal_cuts_short_and_gives_back() {
+    let place = with_math();
+    let mut worker = Worker::start(&place, &["-l", "debug"]);
+    place.run(&["call", "math.sleep", "600"]).ok();
+    worker.wait_for("task started");
+    worker.signal(Signal::INT);
+    worker.wait_for("the next signal stops it");
+    worker.signal(Signal::INT);
+    assert_eq!(worker.end().code(), Some(130), "{:?}", worker.log);
+    let queues: serde_json::Value = serde_json::from_str(&place.run(&["queues", "--json"]).ok()).unwrap();
+    assert_eq!(queues[0]["ready"].as_i64(), Some(1), "its message is back");
+}
+
+#[test]
+fn the_log_for_programs_is_json_with_task_id_and_name() {
+    let place = with_math();
+    let mut worker = Worker::start(&place, &["--log-format", "json"]);
+    let id = "a-\"quoted\"-id";
+    assert_eq!(place.run(&["call", "math.add", "2", "2", "--id", id, "--wait"]).ok(), "4");
+    worker.signal(Signal::QUIT);
+    worker.end();
+    let lines: Vec<serde_json::Value> =
+        worker.log.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let ours = lines.iter().find(|line| line["task_id"] == id).unwrap_or_else(|| panic!("{:#?}", worker.log));
+    assert_eq!(ours["task_name"], "math.add");
 }

@@ -5,6 +5,8 @@ mod cargo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub(crate) use cargo::{TARGET, has_standard_library};
+
 use crate::context::Context;
 use crate::examine::{self, Examined};
 use crate::printer::Tone;

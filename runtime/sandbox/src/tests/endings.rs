@@ -1,8 +1,10 @@
 //! How a guest ends by itself: values, failures, traps.
 
+use std::sync::Arc;
+
 use super::guest::Guest;
 use super::{Bench, success};
-use crate::{Input, Limits, Outcome, Trap};
+use crate::{Allocator, Input, Limits, Outcome, Pooling, Sandbox, SandboxConfig, Trap};
 
 #[test]
 fn a_value_comes_back_with_what_it_cost() {
@@ -95,6 +97,27 @@ fn exit_is_no_way_to_end_a_task() {
         let expect = format!("the task ended its program with exit({code}) instead of returning");
         assert_eq!(trap(&guest).message, expect);
     }
+}
+
+#[test]
+fn a_panic_of_the_host_is_not_the_guests_fault() {
+    let update =
+        "(call $update (i32.const 3105) (i32.const 5) (i32.const 3000) (i32.const 16) (i32.const 3070)
+        (i32.const 2) (i32.const 4096)) (call $ok)";
+    let signature = "(param i32 i32 i32 i32 i32 i32 i32)";
+    let guest = Guest::new(update).import("rwork:task/progress@0.1.0", "update", signature);
+    let outcome = Bench::new(1).outcome(&guest, Limits::default());
+    assert!(matches!(outcome, Outcome::HostFault(_)), "{outcome:?}");
+}
+
+#[test]
+fn guests_run_without_a_pool_too() {
+    let io = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let config = SandboxConfig { pooling: Pooling::Never, ..SandboxConfig::with_concurrency(1) };
+    let sandbox = Sandbox::new(config, io.handle().clone()).unwrap();
+    assert_eq!(sandbox.metrics().allocator, Allocator::OnDemand);
+    let bench = Bench { sandbox, host: Arc::default(), io };
+    assert_eq!(bench.outcome(&Guest::new("call $ok"), Limits::default()), success("null"));
 }
 
 #[test]

@@ -10,7 +10,14 @@ interface stdout { use wasi:io/streams@0.2.1.{output-stream}; get-stdout: func()
 interface stderr { use wasi:io/streams@0.2.1.{output-stream}; get-stderr: func() -> output-stream; }
 interface exit { exit: func(status: result); }
 interface environment { get-environment: func() -> list<tuple<string, string>>; }
+package wasi:clocks@0.2.1 {
+  interface monotonic-clock {
+    use wasi:io/poll@0.2.1.{pollable};
+    subscribe-duration: func(when: u64) -> pollable;
+  }
+}
 package wasi:io@0.2.1 {
+  interface poll { resource pollable { block: func(); ready: func() -> bool; } }
   interface error { resource error; }
   interface streams {
     use error.{error};
@@ -41,6 +48,7 @@ world guest {
   import wasi:cli/environment@0.2.1;
   import wasi:http/types@0.2.1;
   import wasi:random/random@0.2.1;
+  import wasi:clocks/monotonic-clock@0.2.1;
   import wasi:keyvalue/store@0.2.0-draft;
 }
 world guest-with-cleanup { include guest; export rwork:task/cleanup@0.1.0; }
@@ -73,7 +81,7 @@ impl Guest {
     }
 
     pub(super) fn import(mut self, interface: &str, name: &str, signature: &str) -> Self {
-        let id = name.trim_start_matches("[method]output-stream.").trim_start_matches("[constructor]");
+        let id = name.rsplit(['.', ']']).next().unwrap();
         self.imports += &format!("(import \"{interface}\" \"{name}\" (func ${id} {signature}))\n");
         self
     }
@@ -111,7 +119,7 @@ impl Guest {
   (data (i32.const 3070) "[]")
   (data (i32.const 3080) "wat/1")
   (data (i32.const 3090) "guest.run")
-  (data (i32.const 3100) "BLOCK")
+  (data (i32.const 3100) "BLOCK" "PANIC")
   (data (i32.const 3110) "\1b[31mboom")
   (data (i32.const 3130) "src/lib.rs:3:5")
   ;; description: sdk, options, one task without summary and options

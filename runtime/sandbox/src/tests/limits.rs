@@ -68,6 +68,49 @@ fn a_sleeping_guest_is_woken_at_the_soft_limit() {
     assert!(matches!(outcome, Outcome::SoftTimeLimit { .. }), "{outcome:?}");
 }
 
+/// Waits in WASI, as the standard library's `sleep` does.
+fn wasi_sleeper() -> Guest {
+    Guest::new("(call $block (call $subscribe-duration (i64.const 3600000000000))) (call $ok)")
+        .import("wasi:clocks/monotonic-clock@0.2.1", "subscribe-duration", "(param i64) (result i32)")
+        .import("wasi:io/poll@0.2.1", "[method]pollable.block", "(param i32)")
+}
+
+#[test]
+fn a_guest_that_waits_in_wasi_is_dropped_at_the_hard_limit() {
+    let report = Bench::new(1).run(&wasi_sleeper(), soft_and_hard(10, 50));
+    let limit = Duration::from_millis(50);
+    assert_eq!(report.outcome, Outcome::HardTimeLimit { limit, backtrace: None });
+    assert!(report.usage.cpu < report.usage.wall, "waiting costs no CPU time: {:?}", report.usage);
+}
+
+#[test]
+fn a_guest_that_waits_in_wasi_is_dropped_after_the_grace_of_a_kill() {
+    let bench = Bench::new(1);
+    let prepared = bench.prepare(&wasi_sleeper());
+    let invocation = bench.invocation(Limits {
+        hard_time: None,
+        kill_grace: Duration::from_millis(20),
+        ..Limits::default()
+    });
+    let stop = invocation.stop.clone();
+    let slot = bench.sandbox.try_admit().unwrap();
+    let running = bench.sandbox.execute(slot, prepared, invocation);
+    // Killed once it waits: until then it holds the only CPU slot.
+    drop(bench.io.block_on(bench.sandbox.admit()));
+    stop.kill(KillReason::Shutdown);
+    assert_eq!(bench.io.block_on(running).outcome, Outcome::Killed(KillReason::Shutdown));
+    bench.assert_empty();
+}
+
+#[test]
+fn a_guest_that_waits_for_the_stop_pollable_is_woken() {
+    let guest = Guest::new("(call $block (call $subscribe)) (call $soft)")
+        .import("rwork:task/stop@0.1.0", "subscribe", "(result i32)")
+        .import("wasi:io/poll@0.2.0", "[method]pollable.block", "(param i32)");
+    let outcome = Bench::new(1).outcome(&guest, soft_and_hard(30, 600_000));
+    assert!(matches!(outcome, Outcome::SoftTimeLimit { .. }), "{outcome:?}");
+}
+
 #[test]
 fn a_short_sleep_is_not_cut() {
     let guest = sleeper(

@@ -106,6 +106,19 @@ fn short_invocations_are_admitted_ahead_until_one_computes_for_a_tick() {
 }
 
 #[test]
+fn the_ticker_sleeps_only_while_nothing_runs() {
+    let slots = Slots::new(1, 1);
+    let mut slot = admit(&slots);
+    assert!(slots.park_ticker() && slots.is_ticker_parked());
+    assert!(on_cpu(&mut slot));
+    assert!(!slots.is_ticker_parked() && !slots.park_ticker());
+    slot.park();
+    assert!(slots.park_ticker());
+    slots.close();
+    assert!(!slots.is_ticker_parked() && !slots.park_ticker() && slots.is_closed());
+}
+
+#[test]
 fn dropped_waiters_leave_nothing_behind() {
     let slots = Slots::new(1, 3);
     let mut cx = cx();

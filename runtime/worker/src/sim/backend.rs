@@ -78,7 +78,9 @@ impl ResultBackend for ModelBackend {
             if let Some(place) = batch.iter().position(unstorable) {
                 // Whatever came before it may have been stored.
                 let part = state.rng.usize(0..=place);
-                batch.into_iter().take(part).for_each(|store| drop(state.records.put(store)));
+                batch.into_iter().take(part).for_each(|store| {
+                    state.records.put(store);
+                });
                 return Err(Error::Act { act: "store a record".into(), retryable: false, source: "not taken".into() });
             }
             batch.into_iter().map(|store| state.records.put(store)).collect()

@@ -157,12 +157,7 @@ impl State {
     fn expire(&mut self, consumer: u64) {
         let Some(member) = self.queue.consumers.get_mut(&consumer) else { return };
         member.lease_until = None;
-        if member.over.is_none() && !member.disturbed {
-            let worker = member.worker;
-            self.ledger.violation(format!("worker {worker}: a lease ran out that nothing kept from being renewed"));
-        }
-        let Some(member) = self.queue.consumers.get_mut(&consumer) else { return };
-        member.over.get_or_insert(End::LeaseLost);
+        member.over.get_or_insert(if member.disturbed { End::LeaseLost } else { End::LeaseForgotten });
         self.give_back(consumer, true);
     }
 
@@ -184,7 +179,6 @@ impl State {
 
     /// Takes from the queue into the consumer's stash.
     fn take(&mut self, consumer: u64, max: usize) {
-        let Some(worker) = self.queue.consumers.get(&consumer).map(|member| member.worker) else { return };
         for _ in 0..max {
             let Some((_, serial)) = self.queue.ready.pop_first() else { return };
             let number = self.queue.number();
@@ -201,7 +195,7 @@ impl State {
             };
             let succeeded = entry.redelivered && self.records.succeeded(serial);
             if let Some(account) = self.ledger.accounts.get_mut(&serial) {
-                let handed = Handed { number, worker, had_succeeded: succeeded, run: Run::No, end: None };
+                let handed = Handed { number, had_succeeded: succeeded, run: Run::No, end: None };
                 account.deliveries.push(handed);
             }
             if let Some(member) = self.queue.consumers.get_mut(&consumer) {
@@ -296,7 +290,9 @@ impl Broker for ModelBroker {
                     let atomic = state.queue.capabilities.atomic_publish;
                     if atomic { 0 } else { state.rng.usize(0..=batch.len()) }
                 };
-                batch.into_iter().take(part).for_each(|publish| drop(self.world.accept(publish)));
+                batch.into_iter().take(part).for_each(|publish| {
+                    self.world.accept(publish);
+                });
                 return Err(error);
             }
         };
@@ -372,7 +368,7 @@ impl ModelConsumer {
         }
         match state.queue.consumers.get(&self.number).map(|member| member.over) {
             Some(None) => Ok(()),
-            Some(Some(End::LeaseLost)) => Err(Error::LeaseLost { name: format!("worker {}", self.worker) }),
+            Some(Some(End::LeaseLost | End::LeaseForgotten)) => Err(Error::LeaseLost { name: format!("worker {}", self.worker) }),
             _ => Err(unreachable_error()),
         }
     }

@@ -84,6 +84,9 @@ fn check_runs(state: &world::State, account: &Account, complain: &mut dyn FnMut(
     if runs > 1 + explained {
         complain(format!("ran {runs} times, {explained} of them explained"));
     }
+    if account.deliveries.iter().any(|handed| handed.end == Some(End::LeaseForgotten)) && runs <= 1 + explained {
+        complain("was held under a lease that nobody renewed".to_owned());
+    }
     let by_fault = account.deliveries.iter().any(|handed| matches!(handed.end, Some(End::Crashed | End::Cut | End::LeaseLost)));
     if by_fault && state.ledger.faults == 0 && state.weather.unrest_seconds == 0 {
         complain("lost its delivery in a calm world".to_owned());

@@ -22,7 +22,6 @@ pub(super) struct Account {
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) number: u64,
-    pub(super) worker: u64,
     /// A SUCCESS that this very message had led to was stored when it was handed over again.
     pub(super) had_succeeded: bool,
     pub(super) run: Run,
@@ -61,6 +60,8 @@ pub(super) enum End {
     Cut,
     /// Its lease ran out, because renewing was kept from succeeding.
     LeaseLost,
+    /// Its lease ran out, and nothing kept it from being renewed.
+    LeaseForgotten,
     /// Its consumer was closed.
     Closed,
 }

@@ -68,11 +68,21 @@ fn serving(printer: &Printer, plugin: &Plugin) {
     printer.note(format!("  {name} {}", printer.tint_note(Tone::Faint, digest)));
     let width = plugin.tasks.iter().map(|task| task.name.as_str().chars().count()).max().unwrap_or_default();
     for task in &plugin.tasks {
-        let line = format!("    {:<width$}  {}", task.name.as_str(), tame(&task.summary));
-        printer.note(line.trim_end());
+        let line = format!("    {:<width$}  {}", task.name.as_str(), tame(&task.summary).replace('\n', " "));
+        printer.note(shorten(line.trim_end()));
     }
 }
 
+/// Cuts what would not fit a line.
+fn shorten(line: &str) -> String {
+    if line.chars().count() <= LINE_MAX {
+        return line.to_owned();
+    }
+    line.chars().take(LINE_MAX - 1).chain(['…']).collect()
+}
+
+/// Characters of a line of the banner: what most terminals show.
+const LINE_MAX: usize = 100;
 /// Characters of a digest that are shown: enough to tell versions apart.
 const DIGEST_SHOWN: usize = 12;
 

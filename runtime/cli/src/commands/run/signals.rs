@@ -34,11 +34,11 @@ impl Signals {
         loop {
             match (self.next().await, shutdown.intake.is_cancelled()) {
                 (Wish::Drain, false) => {
-                    tracing::info!("no more messages are taken; running tasks end (once more: stop them)");
+                    tracing::info!("told to stop: what runs may end; the next signal stops it");
                     shutdown.intake.cancel();
                 }
                 (Wish::Stop, _) | (Wish::Drain, true) => {
-                    tracing::warn!("running tasks are stopped and given back");
+                    tracing::warn!("told to stop at once: what runs is ended and given back");
                     shutdown.intake.cancel();
                     shutdown.work.cancel();
                 }
