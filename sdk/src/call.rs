@@ -263,9 +263,8 @@ impl<'a> Bound<'a> {
         self.type_error(&format!("argument '{name}' is of the wrong type: {error} (got {shown})"))
     }
 
-    #[track_caller]
     fn type_error(&self, text: &str) -> TaskError {
-        TaskError::new("TypeError", format!("{}() {text}", self.parameters.function)).not_retryable()
+        TaskError::placeless("TypeError", format!("{}() {text}", self.parameters.function)).not_retryable()
     }
 
     fn name(&self, index: usize) -> &'static str {
@@ -283,7 +282,7 @@ fn texts(input: &Input) -> Result<(&str, &str), TaskError> {
     let disallowed = |found: &dyn fmt::Display| {
         let text =
             format!("Refusing to deserialize content of type {found}: this task accepts a call in JSON");
-        TaskError::new("ContentDisallowed", text).module("kombu.exceptions").not_retryable()
+        TaskError::placeless("ContentDisallowed", text).module("kombu.exceptions").not_retryable()
     };
     let (args, kwargs) = match input {
         Input::Call { content_type, args, kwargs } if content_type == JSON => (args, kwargs),
@@ -297,7 +296,7 @@ fn texts(input: &Input) -> Result<(&str, &str), TaskError> {
 }
 
 fn decode_error(what: &str, error: &dyn fmt::Display) -> TaskError {
-    TaskError::new("DecodeError", format!("the {what} are not JSON: {error}"))
+    TaskError::placeless("DecodeError", format!("the {what} are not JSON: {error}"))
         .module("kombu.exceptions")
         .not_retryable()
 }

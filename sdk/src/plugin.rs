@@ -53,7 +53,7 @@ impl Plugin {
     /// What the task returns, a `TypeError` when the arguments do not fit it, or `NotRegistered`.
     pub(crate) fn run(&self, context: &Context, input: Input) -> Result<Vec<u8>, TaskError> {
         let Some(task) = self.find(context.task()) else {
-            return Err(TaskError::new("NotRegistered", context.task())
+            return Err(TaskError::placeless("NotRegistered", context.task())
                 .module("celery.exceptions")
                 .not_retryable());
         };
@@ -79,11 +79,10 @@ impl Plugin {
 /// # Errors
 ///
 /// `EncodeError` when it has no JSON, for example a map with lists as keys.
-#[track_caller]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TaskError> {
     json::to_vec(value).map_err(|error| {
         let text = format!("the result has no JSON: {error}");
-        TaskError::new("EncodeError", text).module("kombu.exceptions").not_retryable()
+        TaskError::placeless("EncodeError", text).module("kombu.exceptions").not_retryable()
     })
 }
 

@@ -110,6 +110,33 @@ fn a_plugin_imports_what_its_tasks_use() {
 }
 
 #[test]
+fn the_other_examples_import_what_they_are_about() {
+    let interfaces = |component: &Component| {
+        let names =
+            component.further_imports().into_iter().map(|name| name.split('@').next().unwrap().to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names
+    };
+    let text = build(&["-p", "text"], "text.wasm");
+    assert_eq!(text.rwork_imports(), ["limits@0.1.0", "log@0.1.0", "types@0.1.0"]);
+    assert_eq!(
+        interfaces(&text),
+        ["wasi:clocks/wall-clock", "wasi:filesystem/preopens", "wasi:filesystem/types"]
+    );
+    let images = build(&["-p", "images"], "images.wasm");
+    assert_eq!(images.rwork_imports(), ["limits@0.1.0", "log@0.1.0", "types@0.1.0"]);
+    assert_eq!(interfaces(&images), Vec::<String>::new());
+    let web = build(&["-p", "web"], "web.wasm");
+    assert_eq!(web.rwork_imports(), ["limits@0.1.0", "log@0.1.0", "stop@0.1.0", "types@0.1.0"]);
+    assert_eq!(interfaces(&web), ["wasi:http/outgoing-handler", "wasi:http/types"]);
+    for component in [&text, &images, &web] {
+        assert_eq!(component.exports, ["rwork:task/handler@0.1.0"]);
+        assert_eq!(component.initial_pages, INITIAL_PAGES);
+    }
+}
+
+#[test]
 fn the_cleanup_hook_is_exported_when_a_task_declares_one() {
     let tidy = build(&["-p", "rwork", "--example", "tidy"], "examples/tidy.wasm");
     let mut exports = tidy.exports.clone();

@@ -50,6 +50,8 @@ fn a_failure_carries_what_celery_stores() {
     assert!(!error.is_retryable());
     let error = TaskError::new("PaymentError", "declined").args(7);
     assert_eq!(stored(&error), ("PaymentError", "rwork.errors", "[7]"));
+    let stopped = TaskError::from(Stopped(StopReason::SoftTimeLimit)).context("a.txt");
+    assert_eq!(stored(&stopped), ("SoftTimeLimitExceeded", "billiard.exceptions", "[]"));
     let error = TaskError::new("OSError", "full").context("a.txt");
     assert_eq!(
         (error.to_string().as_str(), error.exc_args()),
@@ -89,6 +91,12 @@ fn the_traceback_says_where_and_why() {
     assert!(
         traceback.ends_with("\nFetchError: failed to fetch\n  caused by: connection reset"),
         "{traceback}"
+    );
+    let placeless =
+        run(&PLUGIN, &TestContext::new("endings.wait"), "[]", "{}").unwrap_err().traceback().unwrap();
+    assert!(
+        placeless.starts_with("Traceback (most recent call last):\nTypeError: wait() missing 1"),
+        "{placeless}"
     );
     let caused =
         TaskError::new("OSError", "x").caused_by(&FetchError(io::Error::other("y"))).traceback().unwrap();

@@ -70,7 +70,7 @@ fn bare(module: &str, exc_type: &str) -> TaskError {
         exc_args: "[]".to_owned(),
         message: String::new(),
         retryable: true,
-        location: Location::caller(),
+        location: Some(Location::caller()),
         causes: Vec::new(),
     })
 }

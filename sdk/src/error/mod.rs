@@ -65,7 +65,8 @@ pub(crate) struct Failure {
     pub(crate) exc_args: String,
     pub(crate) message: String,
     pub(crate) retryable: bool,
-    location: &'static Location<'static>,
+    /// Where it was made; none for what the SDK itself finds wrong with a call.
+    location: Option<&'static Location<'static>>,
     causes: Vec<String>,
 }
 
@@ -74,7 +75,15 @@ impl TaskError {
     /// [`DEFAULT_MODULE`]; the message is the exception's only argument.
     #[track_caller]
     pub fn new(exc_type: impl Into<String>, message: impl Into<String>) -> Self {
-        let (exc_type, message) = (exc_type.into(), message.into());
+        Self::made_at(Some(Location::caller()), exc_type.into(), message.into())
+    }
+
+    /// A failure of the SDK's own: a place in its code would say nothing to the author of a task.
+    pub(crate) fn placeless(exc_type: &str, message: impl Into<String>) -> Self {
+        Self::made_at(None, exc_type.to_owned(), message.into())
+    }
+
+    fn made_at(location: Option<&'static Location<'static>>, exc_type: String, message: String) -> Self {
         let exc_module = if builtin::is_builtin(&exc_type) { "builtins" } else { DEFAULT_MODULE };
         Self::failed(Failure {
             exc_module: exc_module.to_owned(),
@@ -82,7 +91,7 @@ impl TaskError {
             exc_type,
             message,
             retryable: true,
-            location: Location::caller(),
+            location,
             causes: Vec::new(),
         })
     }
@@ -127,10 +136,13 @@ impl TaskError {
     }
 
     /// Puts what was being done before the message: `config.json: no such file`. The message becomes the only argument. No
-    /// effect on anything but a failure.
+    /// effect on anything but a failure, nor on one without a message: a passed time limit has no arguments in Celery.
     #[must_use]
     pub fn context(self, doing: impl fmt::Display) -> Self {
         self.map_failure(|failure| {
+            if failure.message.is_empty() {
+                return;
+            }
             failure.message = format!("{doing}: {}", failure.message);
             failure.exc_args = one_argument(&failure.message);
         })
@@ -281,9 +293,11 @@ impl fmt::Debug for TaskError {
 impl Failure {
     /// In Python's form, since that is what Celery's tools show.
     pub(crate) fn traceback(&self) -> String {
-        let (file, line) = (self.location.file(), self.location.line());
-        let mut text =
-            format!("Traceback (most recent call last):\n  File \"{file}\", line {line}\n{}", self.exc_type);
+        let mut text = String::from("Traceback (most recent call last):\n");
+        if let Some(place) = self.location {
+            text.push_str(&format!("  File \"{}\", line {}\n", place.file(), place.line()));
+        }
+        text.push_str(&self.exc_type);
         if !self.message.is_empty() {
             text.push_str(": ");
             text.push_str(&self.message);

@@ -4,6 +4,7 @@
 //! serde_json refuses the first and writes `null` for it, hence this reader and writer. They work on slices, borrow what
 //! they can, need no random numbers and recurse no deeper than [`DEPTH_MAX`].
 
+mod keys;
 mod read;
 mod scan;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
+use super::keys::Key;
 use super::scan::Scanner;
 use super::{DEPTH_MAX, JsonError, members};
 
@@ -235,71 +236,6 @@ impl<'de> MapAccess<'de> for Items<'_, 'de> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, JsonError> {
         self.reader.scanner.expect(b':')?;
         seed.deserialize(&mut *self.reader)
-    }
-}
-
-/// A member's name. Python turns numeric keys into strings, so a map with numeric keys reads them back.
-struct Key<'de>(Cow<'de, str>);
-
-/// A method per type whose keys are written as strings.
-macro_rules! keys {
-    ($($method:ident $visit:ident $kind:ty,)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-            match self.0.parse::<$kind>() {
-                Ok(key) => visitor.$visit(key),
-                Err(_) => self.deserialize_any(visitor),
-            }
-        }
-    )*};
-}
-
-impl<'de> Deserializer<'de> for Key<'de> {
-    type Error = JsonError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        match self.0 {
-            Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
-            Cow::Owned(text) => visitor.visit_string(text),
-        }
-    }
-
-    keys! {
-        deserialize_i8 visit_i64 i64,
-        deserialize_i16 visit_i64 i64,
-        deserialize_i32 visit_i64 i64,
-        deserialize_i64 visit_i64 i64,
-        deserialize_i128 visit_i128 i128,
-        deserialize_u8 visit_u64 u64,
-        deserialize_u16 visit_u64 u64,
-        deserialize_u32 visit_u64 u64,
-        deserialize_u64 visit_u64 u64,
-        deserialize_u128 visit_u128 u128,
-        deserialize_bool visit_bool bool,
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, JsonError> {
-        visitor.visit_enum(self.0.into_deserializer())
-    }
-
-    forward_to_deserialize_any! {
-        f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }
 

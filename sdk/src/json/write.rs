@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::ser::{
-    Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
-    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
+    Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+    SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
 use super::JsonError;
+use super::keys::KeyWriter;
 
 /// Encodes one value.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> Result<String, JsonError> {
@@ -318,111 +319,6 @@ impl SerializeMap for List<'_> {
 
     fn end(self) -> Result<(), JsonError> {
         self.finish()
-    }
-}
-
-/// Turns a map's key into a string, as Python does for numbers, booleans and `None`.
-struct KeyWriter;
-
-/// Keys whose text is what Rust displays.
-macro_rules! display_keys {
-    ($($method:ident $kind:ty,)*) => {$(
-        fn $method(self, value: $kind) -> Result<String, JsonError> {
-            Ok(value.to_string())
-        }
-    )*};
-}
-
-/// Keys that JSON has no text for.
-macro_rules! refused_keys {
-    ($($method:ident($($kind:ty),*) -> $made:ty,)*) => {$(
-        fn $method(self, $(_: $kind),*) -> Result<$made, JsonError> {
-            Err(JsonError::new("keys must be strings, numbers, booleans or none"))
-        }
-    )*};
-}
-
-impl Serializer for KeyWriter {
-    type Ok = String;
-    type Error = JsonError;
-    type SerializeSeq = Impossible<String, JsonError>;
-    type SerializeTuple = Impossible<String, JsonError>;
-    type SerializeTupleStruct = Impossible<String, JsonError>;
-    type SerializeTupleVariant = Impossible<String, JsonError>;
-    type SerializeMap = Impossible<String, JsonError>;
-    type SerializeStruct = Impossible<String, JsonError>;
-    type SerializeStructVariant = Impossible<String, JsonError>;
-
-    display_keys! {
-        serialize_bool bool,
-        serialize_i8 i8,
-        serialize_i16 i16,
-        serialize_i32 i32,
-        serialize_i64 i64,
-        serialize_i128 i128,
-        serialize_u8 u8,
-        serialize_u16 u16,
-        serialize_u32 u32,
-        serialize_u64 u64,
-        serialize_u128 u128,
-        serialize_char char,
-        serialize_str &str,
-    }
-
-    refused_keys! {
-        serialize_f32(f32) -> String,
-        serialize_f64(f64) -> String,
-        serialize_bytes(&[u8]) -> String,
-        serialize_seq(Option<usize>) -> Self::SerializeSeq,
-        serialize_tuple(usize) -> Self::SerializeTuple,
-        serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct,
-        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Self::SerializeTupleVariant,
-        serialize_map(Option<usize>) -> Self::SerializeMap,
-        serialize_struct(&'static str, usize) -> Self::SerializeStruct,
-        serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant,
-    }
-
-    fn serialize_none(self) -> Result<String, JsonError> {
-        self.serialize_unit()
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<String, JsonError> {
-        value.serialize(self)
-    }
-
-    fn serialize_unit(self) -> Result<String, JsonError> {
-        Ok("null".to_owned())
-    }
-
-    fn serialize_unit_struct(self, _: &'static str) -> Result<String, JsonError> {
-        self.serialize_unit()
-    }
-
-    fn serialize_unit_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-    ) -> Result<String, JsonError> {
-        Ok(variant.to_owned())
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<String, JsonError> {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: &T,
-    ) -> Result<String, JsonError> {
-        Err(JsonError::new("keys must be strings, numbers, booleans or none"))
     }
 }
 

@@ -33,10 +33,14 @@ fn every_layer_of_the_configuration_is_shown() {
 
 /// A place with the `math` plugin.
 fn with_math() -> Place {
+    with_plugin("math")
+}
+
+fn with_plugin(name: &str) -> Place {
     let place = Place::new();
     let plugins = place.path().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
-    std::fs::copy(guest("math"), plugins.join("math.wasm")).unwrap();
+    std::fs::copy(guest(name), plugins.join(format!("{name}.wasm"))).unwrap();
     place
 }
 
@@ -93,9 +97,10 @@ fn the_first_signal_drains() {
 
 #[test]
 fn the_second_signal_cuts_short_and_gives_back() {
-    let place = with_math();
+    // It never looks up, so that it is ended by force.
+    let place = with_plugin("hostile");
     let mut worker = Worker::start(&place, &["-l", "debug"]);
-    place.run(&["call", "math.sleep", "600"]).ok();
+    place.run(&["call", "hostile.spin"]).ok();
     worker.wait_for("task started");
     worker.signal(Signal::INT);
     worker.wait_for("the next signal stops it");

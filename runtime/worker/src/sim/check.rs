@@ -88,7 +88,7 @@ fn check_runs(state: &world::State, account: &Account, complain: &mut dyn FnMut(
         complain("was held under a lease that nobody renewed".to_owned());
     }
     let by_fault = account.deliveries.iter().any(|handed| matches!(handed.end, Some(End::Crashed | End::Cut | End::LeaseLost)));
-    if by_fault && state.ledger.faults == 0 && state.weather.unrest_seconds == 0 {
+    if by_fault && state.weather.is_calm() && state.weather.unrest_seconds == 0 {
         complain("lost its delivery in a calm world".to_owned());
     }
 }

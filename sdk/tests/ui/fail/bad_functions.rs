@@ -1,3 +1,5 @@
+//! Functions that cannot be tasks.
+
 #[rwork::task]
 async fn waits() {}
 

@@ -1,3 +1,5 @@
+//! Parameters that a message cannot fill.
+
 #[rwork::task]
 fn pattern((x, y): (i64, i64)) {}
 

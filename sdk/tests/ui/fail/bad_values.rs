@@ -1,3 +1,5 @@
+//! Options with values that they cannot have.
+
 #[rwork::task(time_limit = "soon")]
 fn duration() {}
 

@@ -1,3 +1,5 @@
+//! An option that nobody knows.
+
 #[rwork::task(max_retires = 3)]
 fn task() {}
 
