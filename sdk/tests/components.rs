@@ -129,7 +129,10 @@ fn the_other_examples_import_what_they_are_about() {
     assert_eq!(interfaces(&images), Vec::<String>::new());
     let web = build(&["-p", "web"], "web.wasm");
     assert_eq!(web.rwork_imports(), ["limits@0.1.0", "log@0.1.0", "stop@0.1.0", "types@0.1.0"]);
-    assert_eq!(interfaces(&web), ["wasi:http/outgoing-handler", "wasi:http/types"]);
+    assert_eq!(
+        interfaces(&web),
+        ["wasi:clocks/monotonic-clock", "wasi:http/outgoing-handler", "wasi:http/types"]
+    );
     for component in [&text, &images, &web] {
         assert_eq!(component.exports, ["rwork:task/handler@0.1.0"]);
         assert_eq!(component.initial_pages, INITIAL_PAGES);

@@ -22,5 +22,6 @@ async fn embedded_broker() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_backend() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    backend::suite(async |place| Ok(Arc::new(embedded(folder.path(), &place)?) as Arc<dyn ResultBackend>)).await
+    backend::suite(async |place| Ok(Arc::new(embedded(folder.path(), &place)?) as Arc<dyn ResultBackend>))
+        .await
 }

@@ -7,7 +7,12 @@
     reason = "a panic is how a test fails"
 )]
 
+mod chaos;
 mod cli;
 mod conformance;
+mod docs;
+mod disk_full;
+mod hostile;
+mod hot_reload;
 mod layering;
 mod tidy;

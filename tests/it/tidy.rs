@@ -29,7 +29,12 @@ fn files_stay_readable() {
 #[test]
 fn nothing_unfinished_is_left() {
     // Put together here, so that this file does not find itself.
-    let leftovers = ["todo".to_owned() + "!(", "unimplemented".to_owned() + "!(", "FIX".to_owned() + "ME", "XX".to_owned() + "X:"];
+    let leftovers = [
+        "todo".to_owned() + "!(",
+        "unimplemented".to_owned() + "!(",
+        "FIX".to_owned() + "ME",
+        "XX".to_owned() + "X:",
+    ];
     for (path, text) in sources() {
         for leftover in &leftovers {
             assert!(!text.contains(leftover.as_str()), "{} contains `{leftover}`", path.display());

@@ -40,7 +40,12 @@ fn build() -> anyhow::Result<PathBuf> {
 /// variables, no colours, a fixed width.
 pub fn rwork_in(directory: &Path) -> Command {
     let mut command = Command::new(rwork());
-    command.current_dir(directory).env_clear().env("HOME", directory).env("COLUMNS", "100").env("NO_COLOR", "1");
+    command
+        .current_dir(directory)
+        .env_clear()
+        .env("HOME", directory)
+        .env("COLUMNS", "100")
+        .env("NO_COLOR", "1");
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }

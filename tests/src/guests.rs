@@ -31,7 +31,15 @@ pub fn target_directory() -> PathBuf {
 
 fn build() -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["build", "--locked", "--quiet", "--profile", "guest", "--target", "wasm32-wasip2"]);
+    cargo.current_dir(root()).args([
+        "build",
+        "--locked",
+        "--quiet",
+        "--profile",
+        "guest",
+        "--target",
+        "wasm32-wasip2",
+    ]);
     for package in PACKAGES {
         cargo.args(["-p", package]);
     }

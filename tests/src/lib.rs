@@ -3,3 +3,7 @@
 pub mod binary;
 pub mod conformance;
 pub mod guests;
+pub mod history;
+pub mod journal;
+pub mod process;
+pub mod rig;

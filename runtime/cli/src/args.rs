@@ -41,7 +41,7 @@ pub(crate) struct Global {
     /// Message broker [default: embedded:./rwork.db]
     #[arg(short = 'b', long, value_name = "URL", global = true)]
     pub(crate) broker: Option<String>,
-    /// Result backend [default: embedded:./rwork.db]
+    /// Result backend [default: the broker's]
     #[arg(long, alias = "result-backend", value_name = "URL", global = true)]
     pub(crate) backend: Option<String>,
     /// Print one JSON document instead of text

@@ -42,7 +42,8 @@ impl Services {
 pub(crate) async fn services(config: &Config) -> anyhow::Result<Services> {
     let (broker_at, backend_at) = (Place::broker(config), Place::backend(config));
     let broker = open(config, &broker_at).await?;
-    let backend = if backend_at.url == broker_at.url { broker.clone() } else { open(config, &backend_at).await? };
+    let backend =
+        if backend_at.url == broker_at.url { broker.clone() } else { open(config, &backend_at).await? };
     Ok(Services {
         broker: Arc::new(broker),
         backend: Arc::new(backend),

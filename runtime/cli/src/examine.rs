@@ -64,17 +64,15 @@ pub(crate) async fn examine(sandbox: &Sandbox, path: &Path) -> anyhow::Result<Ex
         };
         anyhow::Error::from(failure.because(error))
     };
-    let wasm = std::fs::read(path).map_err(|error| {
-        Failure::failed(format!("failed to read `{}`", path.display())).because(error)
-    })?;
+    let wasm = std::fs::read(path)
+        .map_err(|error| Failure::failed(format!("failed to read `{}`", path.display())).because(error))?;
     let compiled = {
         let (sandbox, wasm) = (sandbox.clone(), wasm.clone());
         tokio::task::spawn_blocking(move || sandbox.compile_in_memory(&wasm)).await?
     };
     let code = compiled.map_err(|error| wrong(error.into()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let prepared =
-        Arc::new(sandbox.link(&code, &name, everything()?).map_err(|error| wrong(error.into()))?);
+    let prepared = Arc::new(sandbox.link(&code, &name, everything()?).map_err(|error| wrong(error.into()))?);
     let description = sandbox.describe(&prepared).await.map_err(|error| wrong(error.into()))?;
     for task in &description.tasks {
         TaskOptions::from_json(&task.options)
@@ -190,7 +188,8 @@ impl Examined {
         }
         printer.line(printer.tint(Tone::Faint, "tasks"));
         for task in &self.tasks {
-            let summary = if task.summary.is_empty() { String::new() } else { format!("  {}", tame(&task.summary)) };
+            let summary =
+                if task.summary.is_empty() { String::new() } else { format!("  {}", tame(&task.summary)) };
             printer.line(format!("  {}{summary}", tame(&task.name)));
         }
         for warning in self.warnings() {

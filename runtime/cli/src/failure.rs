@@ -115,7 +115,20 @@ fn known_hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(client) = error.downcast_ref::<rwork_client::Error>() {
         return client.hint().map(str::to_owned);
     }
-    error.downcast_ref::<rwork_protocol::service::Error>()?.hint().map(str::to_owned)
+    let service = error.downcast_ref::<rwork_protocol::service::Error>()?;
+    service.hint().map(str::to_owned).or_else(|| out_of_reach(service))
+}
+
+/// Only here is it known that `embedded:` is a file.
+fn out_of_reach(error: &rwork_protocol::service::Error) -> Option<String> {
+    match error {
+        rwork_protocol::service::Error::Unreachable { url, .. }
+            if url.to_string().starts_with("embedded:") =>
+        {
+            Some("the file must be in a directory that this user can write to".to_owned())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +151,8 @@ mod tests {
 
     #[test]
     fn hints_come_from_every_level() {
-        let inner = Error::Full { url: RedactedUrl::new("embedded:x"), why: "disk".into(), hint: "make room".into() };
+        let inner =
+            Error::Full { url: RedactedUrl::new("embedded:x"), why: "disk".into(), hint: "make room".into() };
         let error = anyhow::Error::from(Failure::failed("not sent").hint("try again").because(inner));
         assert_eq!(hints_of(&error), ["try again", "make room"]);
     }

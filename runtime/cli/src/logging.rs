@@ -54,7 +54,8 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     if let Some((_, directives)) = known {
         return Ok(EnvFilter::new(directives));
     }
-    let expected = || "trace, debug, info, warning, error, or a filter such as `info,rwork_worker=debug`".to_owned();
+    let expected =
+        || "trace, debug, info, warning, error, or a filter such as `info,rwork_worker=debug`".to_owned();
     if !level.contains(['=', ',']) {
         return Err(expected());
     }

@@ -254,10 +254,7 @@ mod tests {
     fn an_error_is_printed_with_its_causes_and_hints() {
         let printer = Printer::new(false, Color::Never, false);
         let error = Failure::usage("outer").hint("do this").because(anyhow::anyhow!("inner"));
-        assert_eq!(
-            printer.render_error(&error.into()),
-            "error: outer\n  caused by: inner\nhint: do this\n"
-        );
+        assert_eq!(printer.render_error(&error.into()), "error: outer\n  caused by: inner\nhint: do this\n");
     }
 
     #[test]

@@ -140,7 +140,10 @@ mod tests {
     fn exceptions_read_as_python_prints_them() {
         let check = |result: &str, expect: &str| assert_eq!(headline(&failed(result)), expect);
         check("1", "FAILURE");
-        check(r#"{"exc_type": "ValueError", "exc_message": ["no luck"], "exc_module": "builtins"}"#, "ValueError: no luck");
+        check(
+            r#"{"exc_type": "ValueError", "exc_message": ["no luck"], "exc_module": "builtins"}"#,
+            "ValueError: no luck",
+        );
         check(r#"{"exc_type": "KeyError", "exc_message": [], "exc_module": "builtins"}"#, "KeyError");
         check(r#"{"exc_type": "E", "exc_message": [3], "exc_module": "m"}"#, "E: 3");
         check(r#"{"exc_type": "E", "exc_message": ["a", 1], "exc_module": "m"}"#, "E: ('a', 1)");

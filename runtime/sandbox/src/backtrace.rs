@@ -5,6 +5,7 @@ use std::fmt::Write;
 use rustc_demangle::demangle;
 use wasmtime::WasmBacktrace;
 
+use crate::engine::BACKTRACE_FRAMES;
 use crate::text::{neutralise, truncate};
 
 /// Frames of a pathological program may have names of megabytes.
@@ -28,7 +29,7 @@ const MACHINERY: [&str; 14] = [
     "abort",
 ];
 
-/// One line per frame, innermost first; none when no frame is left.
+/// One line per frame, innermost first, repeated ones once; none when no frame is left.
 pub(crate) fn render(backtrace: &WasmBacktrace) -> Option<String> {
     let frames = backtrace.frames().iter().map(|frame| {
         let name = frame.func_name().map_or_else(
@@ -43,12 +44,19 @@ pub(crate) fn render(backtrace: &WasmBacktrace) -> Option<String> {
     });
     let frames: Vec<String> = frames.collect();
     let mut text = String::new();
-    for (index, frame) in relevant(&frames).iter().enumerate() {
+    for (index, same) in relevant(&frames).chunk_by(|one, next| one == next).enumerate() {
+        let [frame, again @ ..] = same else { continue };
+        let times = if again.is_empty() { String::new() } else { format!(" ({} times)", same.len()) };
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{index:>4}: {}", neutralise(frame));
+        let _ = writeln!(text, "{index:>4}: {}{times}", neutralise(frame));
     }
     text.truncate(text.trim_end().len());
     (!text.is_empty()).then_some(text)
+}
+
+/// Whether there are more frames than are kept: a recursion.
+pub(crate) fn is_deep(backtrace: &WasmBacktrace) -> bool {
+    backtrace.frames().len() >= BACKTRACE_FRAMES
 }
 
 /// What the author wrote, or everything where nothing would be left.

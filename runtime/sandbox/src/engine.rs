@@ -35,7 +35,7 @@ const DECOMMIT_BATCH: usize = 8;
 /// What host functions get of a guest's stack beyond the guest's own part.
 const HOST_STACK_BYTES: usize = 512 << 10;
 /// Frames of a backtrace; deeper ones are recursion.
-const BACKTRACE_FRAMES: usize = 32;
+pub(crate) const BACKTRACE_FRAMES: usize = 32;
 
 /// How instances get their memory, as it turned out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

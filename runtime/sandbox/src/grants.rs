@@ -1,5 +1,6 @@
 //! What the operator grants to one plugin. Deny by default: an empty value grants nothing.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ impl TaskPattern {
 }
 
 /// Everything granted to one plugin.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Grants {
     /// Directories.
     pub dirs: Vec<DirGrant>,
@@ -52,6 +53,19 @@ pub struct Grants {
     pub http: Arc<AllowList>,
     /// Which tasks it may send.
     pub submit: Vec<TaskPattern>,
+}
+
+/// Names the variables without their values, which may be secrets.
+impl fmt::Debug for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Grants")
+            .field("dirs", &self.dirs)
+            .field("env", &env)
+            .field("http", &self.http)
+            .field("submit", &self.submit)
+            .finish()
+    }
 }
 
 impl Grants {
@@ -70,6 +84,13 @@ mod tests {
         let grants = Grants::default();
         assert!(grants.dirs.is_empty() && grants.env.is_empty() && grants.http.is_empty());
         assert!(!grants.may_submit("math.add"));
+    }
+
+    #[test]
+    fn secrets_are_not_displayed() {
+        let grants = Grants { env: vec![("TOKEN".to_owned(), "hunter2".to_owned())], ..Grants::default() };
+        let shown = format!("{grants:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -15,17 +15,21 @@ use crate::control::{Control, Kill};
 use crate::convert;
 use crate::grants::Grants;
 use crate::invocation::{Input, Invocation, Limits};
-use crate::outcome::{Outcome, Report, Usage};
+use crate::outcome::{KillReason, Outcome, Report, Usage};
 use crate::prepared::{CleanupReason, Description, Prepared};
 use crate::services::Services;
 use crate::slots::Slot;
 use crate::state::{self, Call, Parts, State};
-use crate::stop::Stop;
+use crate::stop::{Stop, StopReason};
 use crate::supervise::{Ended, guarded, supervise};
 use crate::verdict;
 
 /// Raised by the SDK when a guest gives up at its soft limit.
 const SOFT_LIMIT_EXCEPTION: &str = "SoftTimeLimitExceeded";
+/// Raised by the SDK when a guest gives up because the worker goes down.
+const SHUTDOWN_EXCEPTION: &str = "WorkerShutdown";
+/// Raised by the SDK when a guest gives up because its task was revoked.
+const REVOKED_EXCEPTION: &str = "TaskRevokedError";
 
 /// Runs one task. Never fails: whatever happens is an outcome.
 pub(crate) async fn run(
@@ -235,18 +239,20 @@ fn at_tick(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
-/// What a guest answered is what counts, within two bounds: how large it is, and whether it gave up at its soft limit.
+/// What a guest answered is what counts, within two bounds: how large it is, and whether it gave up because it was asked
+/// to stop.
 fn judge(outcome: Outcome, size: usize, limits: &Limits, control: &Control) -> Outcome {
     if size > limits.result_bytes_max {
         return Outcome::ResultTooLarge { limit: limits.result_bytes_max, size };
     }
-    match (outcome, limits.soft_time) {
-        (Outcome::Failed(failure), Some(limit))
-            if failure.exc_type == SOFT_LIMIT_EXCEPTION && control.is_soft_passed(Instant::now()) =>
-        {
+    let Outcome::Failed(failure) = outcome else { return outcome };
+    match (failure.exc_type.as_str(), control.stop.requested(), limits.soft_time) {
+        (SOFT_LIMIT_EXCEPTION, _, Some(limit)) if control.is_soft_passed(Instant::now()) => {
             Outcome::SoftTimeLimit { limit, failure }
         }
-        (outcome, _) => outcome,
+        (SHUTDOWN_EXCEPTION, Some(StopReason::Shutdown), _) => Outcome::Killed(KillReason::Shutdown),
+        (REVOKED_EXCEPTION, Some(StopReason::Revoked), _) => Outcome::Killed(KillReason::Revoked),
+        _ => Outcome::Failed(failure),
     }
 }
 

@@ -67,6 +67,7 @@ fn host_fault(error: &wasmtime::Error) -> Option<String> {
 
 fn trap_message(error: &wasmtime::Error, last_words: Option<String>, stderr: &str) -> String {
     let code = error.downcast_ref::<Code>();
+    let deep = error.downcast_ref::<WasmBacktrace>().is_some_and(backtrace::is_deep);
     let is_panic = matches!(code, None | Some(Code::UnreachableCodeReached));
     if is_panic && let Some(words) = last_words.or_else(|| panic_in(stderr)) {
         return words;
@@ -74,6 +75,10 @@ fn trap_message(error: &wasmtime::Error, last_words: Option<String>, stderr: &st
     match code {
         Some(Code::StackOverflow) => "call stack exhausted: the recursion is too deep".to_owned(),
         Some(Code::UnreachableCodeReached) => "the guest aborted (`unreachable` instruction)".to_owned(),
+        // A language with a stack of its own in linear memory runs over its end, before the engine's is full.
+        Some(Code::MemoryOutOfBounds) if deep => {
+            "the guest's own stack overflowed: the recursion is too deep".to_owned()
+        }
         Some(Code::MemoryOutOfBounds) => {
             "out of bounds memory access: a stray pointer, or the guest's own stack overflowed".to_owned()
         }

@@ -112,7 +112,12 @@ mod tests {
     use super::*;
 
     fn reason(kind: &str) -> Reason {
-        Reason { kind: kind.to_owned(), detail: String::new(), worker: "w".to_owned(), at: Timestamp::default() }
+        Reason {
+            kind: kind.to_owned(),
+            detail: String::new(),
+            worker: "w".to_owned(),
+            at: Timestamp::default(),
+        }
     }
 
     fn decide(ending: &Ending, policy: AckPolicy) -> Option<Disposition> {
@@ -126,7 +131,10 @@ mod tests {
         assert_eq!(decide(&Ending::Starting, policy), None);
         assert_eq!(decide(&Ending::Lost, policy), None);
         assert_eq!(decide(&Ending::Refused(reason("unknown-task")), policy), dead("unknown-task"));
-        assert_eq!(decide(&Ending::Rejected { requeue: false, reason: reason("rejected") }, policy), dead("rejected"));
+        assert_eq!(
+            decide(&Ending::Rejected { requeue: false, reason: reason("rejected") }, policy),
+            dead("rejected")
+        );
         assert_eq!(
             decide(&Ending::Rejected { requeue: true, reason: reason("rejected") }, policy),
             Some(Disposition::Requeue)

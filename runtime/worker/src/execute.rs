@@ -72,7 +72,9 @@ async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Opt
             Ok(Committed::Lost | Committed::Refused) | Err(_) => return Err(NotOurs),
         }
     };
-    if request.task.options().track_started && let Some(record) = request.started() {
+    if request.task.options().track_started
+        && let Some(record) = request.started()
+    {
         settler.send(Commit::note(request.label(), record)).await.map_err(|_| NotOurs)?;
     }
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");

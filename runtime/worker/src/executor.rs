@@ -34,8 +34,12 @@ pub trait Executor: Send + Sync + 'static {
     ) -> impl Future<Output = Report> + Send;
 
     /// Calls the cleanup hook of a task that was ended from outside, under its own small limits.
-    fn cleanup(&self, task: &Self::Task, invocation: Invocation, reason: CleanupReason)
-    -> impl Future<Output = ()> + Send;
+    fn cleanup(
+        &self,
+        task: &Self::Task,
+        invocation: Invocation,
+        reason: CleanupReason,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// One version of one task. Cloning shares it.

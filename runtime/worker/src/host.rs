@@ -89,7 +89,8 @@ impl<E: Executor> Host for Request<E> {
     async fn await_result(&self, id: String, timeout: Duration) -> Result<Payload, HostError> {
         let id = TaskId::new(id).map_err(|error| HostError::Invalid(error.to_string()))?;
         let wait = async {
-            let mut records = self.parts.shared.backend.watch(&id).await.map_err(|error| unavailable(&error))?;
+            let mut records =
+                self.parts.shared.backend.watch(&id).await.map_err(|error| unavailable(&error))?;
             while let Some(record) = records.next().await {
                 let record = record.map_err(|error| unavailable(&error))?;
                 if record.status.is_ready() {
@@ -131,7 +132,10 @@ impl<E: Executor> Request<E> {
 }
 
 fn told((id, result_tuple): (TaskId, Bytes)) -> Submitted {
-    Submitted { id: id.as_str().to_owned(), result_tuple: String::from_utf8_lossy(&result_tuple).into_owned() }
+    Submitted {
+        id: id.as_str().to_owned(),
+        result_tuple: String::from_utf8_lossy(&result_tuple).into_owned(),
+    }
 }
 
 /// Celery's own words keep their meaning: what is stored under them is a worker's to say (`celery-wire.md` C22).
@@ -149,9 +153,13 @@ const STATE_BYTES_MAX: usize = 50;
 
 fn json_value(payload: Payload) -> Result<Bytes, HostError> {
     if payload.content_type != JSON {
-        return Err(HostError::Invalid(format!("expected content type `{JSON}`, got `{}`", payload.content_type)));
+        return Err(HostError::Invalid(format!(
+            "expected content type `{JSON}`, got `{}`",
+            payload.content_type
+        )));
     }
-    json::check(&payload.data).map_err(|error| HostError::Invalid(format!("expected one JSON value: {error}")))?;
+    json::check(&payload.data)
+        .map_err(|error| HostError::Invalid(format!("expected one JSON value: {error}")))?;
     Ok(payload.data)
 }
 
@@ -159,7 +167,8 @@ fn result_of(record: Record) -> Result<Payload, HostError> {
     if record.status == State::Success {
         return Ok(Payload::json(record.result));
     }
-    let exception = record.exception().unwrap_or_else(|| Exception::worker_lost("the record names no exception"));
+    let exception =
+        record.exception().unwrap_or_else(|| Exception::worker_lost("the record names no exception"));
     Err(HostError::Failed(Failure {
         message: exception.to_string(),
         exc_type: exception.exc_type,

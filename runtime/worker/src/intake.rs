@@ -49,7 +49,8 @@ pub(crate) async fn receive(
 ) -> Result<Vec<Arrived>, Lost> {
     let deliveries = session.receive(max, Outage::new("receive messages", shared.backoff())).await?;
     let limits = &shared.config.decode_limits;
-    let look = |delivery: Delivery| Arrived { message: decode(&delivery.message, limits), success: None, delivery };
+    let look =
+        |delivery: Delivery| Arrived { message: decode(&delivery.message, limits), success: None, delivery };
     let mut arrived: Vec<_> = deliveries.into_iter().map(look).collect();
     if shared.config.deduplicate_successful {
         recall(&shared, &session, &mut arrived).await?;
@@ -61,8 +62,11 @@ pub(crate) async fn receive(
 async fn recall(shared: &Shared, session: &Session, arrived: &mut [Arrived]) -> Result<(), Lost> {
     let mut again: Vec<_> = arrived.iter_mut().filter(|arrived| arrived.delivery.redelivered).collect();
     again.retain(|arrived| arrived.message.is_ok());
-    let ids: Vec<_> =
-        again.iter().filter_map(|arrived| arrived.message.as_ref().ok()).map(|message| message.headers.id.clone()).collect();
+    let ids: Vec<_> = again
+        .iter()
+        .filter_map(|arrived| arrived.message.as_ref().ok())
+        .map(|message| message.headers.id.clone())
+        .collect();
     if ids.is_empty() {
         return Ok(());
     }
@@ -83,7 +87,11 @@ async fn recall(shared: &Shared, session: &Session, arrived: &mut [Arrived]) -> 
 }
 
 /// Decides what becomes of a delivery.
-pub(crate) fn intake<E: Executor>(parts: &Arc<Parts<E>>, session: &Arc<Session>, arrived: Arrived) -> Intake<E> {
+pub(crate) fn intake<E: Executor>(
+    parts: &Arc<Parts<E>>,
+    session: &Arc<Session>,
+    arrived: Arrived,
+) -> Intake<E> {
     let Arrived { delivery, message, success } = arrived;
     let held = Held { session: Arc::clone(session), delivery };
     let shared = &parts.shared;
@@ -101,6 +109,8 @@ pub(crate) fn intake<E: Executor>(parts: &Arc<Parts<E>>, session: &Arc<Session>,
         return Intake::End(unknown(shared, held, &message));
     };
     let request = Arc::new(Request::new(Arc::clone(parts), message, task, &held.delivery));
+    let deliveries = held.delivery.delivery_count;
+    tracing::debug!(task_id = %request.id(), task_name = %request.name(), deliveries, "message received");
     if let Some(text) = fault {
         return Intake::End(next::fail_unrun(&request, held, &Exception::type_error(&text)));
     }
@@ -113,6 +123,7 @@ pub(crate) fn intake<E: Executor>(parts: &Arc<Parts<E>>, session: &Arc<Session>,
     if let Some(record) = success {
         return Intake::End(next::repeat(&request, held, &record));
     }
+    tracing::debug!(task_id = %request.id(), task_name = %request.name(), queue = %request.queue, "task received");
     match request.due_in() {
         None => Intake::Run(Accepted { held, request }),
         Some(wait) if shared.delays(wait) => Intake::End(park(&request, held)),
@@ -136,7 +147,11 @@ fn park<E: Executor>(request: &Request<E>, held: Held) -> Commit {
         message: held.delivery.message.clone(),
         not_before: request.message.headers.eta,
     };
-    end(held, Commit { task: Some(request.label()), follow_ups: vec![publish], ..Commit::default() }, Ending::Parked)
+    end(
+        held,
+        Commit { task: Some(request.label()), follow_ups: vec![publish], ..Commit::default() },
+        Ending::Parked,
+    )
 }
 
 fn too_often(shared: &Shared, held: Held, message: Option<TaskMessage>) -> Commit {
@@ -175,7 +190,8 @@ fn refuse(
     exception: Option<&Exception>,
 ) -> Commit {
     let headers = message.map(|message| &message.headers);
-    let (id, name) = (headers.map(|headers| headers.id.as_str()), headers.map(|headers| headers.task.as_str()));
+    let (id, name) =
+        (headers.map(|headers| headers.id.as_str()), headers.map(|headers| headers.task.as_str()));
     tracing::error!(task_id = id, task_name = name, queue = %held.delivery.queue, "message refused ({kind}): {detail}");
     let waited_for = message.filter(|message| message.headers.ignore_result != Some(true));
     let records = waited_for.zip(exception).map(|(message, exception)| {

@@ -31,6 +31,7 @@ mod parts;
 mod pipe;
 mod prefetch;
 mod request;
+mod retry;
 mod sandboxed;
 mod session;
 mod settler;
@@ -40,12 +41,14 @@ mod signatures;
 #[cfg(test)]
 mod sim;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use clock::{Clock, SystemClock};
 pub use config::{
-    BackoffConfig, DELIVERIES_MAX, FLUSH_DEADLINE, KILL_GRACE, PREFETCH_MAX, PREFETCH_MULTIPLIER, SETTLE_BATCH_MAX,
-    STOP_GRACE, WAIT_IN_MEMORY_MAX, WAITING_MAX, WorkerConfig,
+    BackoffConfig, DELIVERIES_MAX, FLUSH_DEADLINE, KILL_GRACE, PREFETCH_MAX, PREFETCH_MULTIPLIER,
+    SETTLE_BATCH_MAX, STOP_GRACE, WAIT_IN_MEMORY_MAX, WAITING_MAX, WorkerConfig,
 };
 pub use error::Error;
 pub use executor::{Executor, TaskVersion};

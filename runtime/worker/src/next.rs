@@ -5,17 +5,17 @@
 use std::sync::PoisonError;
 
 use bytes::Bytes;
-use rwork_canvas::{Next, RetrySpec, may_retry};
-use rwork_plugin::MaxRetries;
+use rwork_canvas::{Next, may_retry};
 use rwork_protocol::json::{self, Kind};
 use rwork_protocol::{Exception, Record, RevokeReason, Signature, State};
-use rwork_sandbox::{Failure, Input, JSON, KillReason, Outcome, Payload, Report, Retry, RetryLimit, Trap};
+use rwork_sandbox::{Failure, JSON, KillReason, Outcome, Payload, Report, Retry, RetryLimit, Trap};
 
 use crate::commit::{Commit, Held};
 use crate::ending::{AckPolicy, Ending, disposition};
 use crate::executor::{Executor, TaskVersion};
 use crate::outage::chain;
 use crate::request::Request;
+use crate::retry::{limit, retry};
 use crate::signatures;
 
 /// Module of exceptions that name none.
@@ -24,9 +24,9 @@ const OWN_MODULE: &str = "rwork.errors";
 const RECORD_OVERHEAD: usize = 4096;
 
 /// What one outcome comes to, before it is known what the broker is told.
-struct Effects {
-    ending: Ending,
-    commit: Commit,
+pub(crate) struct Effects {
+    pub(crate) ending: Ending,
+    pub(crate) commit: Commit,
 }
 
 /// The commit that ends a run. `held` is absent after an early ack.
@@ -52,9 +52,12 @@ pub(crate) fn after<E: Executor>(request: &Request<E>, held: Option<Held>, repor
         Outcome::ResultTooLarge { limit, size } => too_large(request, limit, size),
         Outcome::Trap(trap) => trapped(request, can_return, trap),
         Outcome::Killed(KillReason::Revoked) => revoked(request),
-        Outcome::Killed(_) => {
-            unless_returned(request, can_return, Ending::ShutDown, &Exception::worker_lost("the worker was shut down"))
-        }
+        Outcome::Killed(_) => unless_returned(
+            request,
+            can_return,
+            Ending::ShutDown,
+            &Exception::worker_lost("the worker was shut down"),
+        ),
         Outcome::HostFault(fault) => {
             tracing::error!(task_id = %request.id(), task_name = %request.name(), fault, "host fault");
             unless_returned(request, can_return, Ending::HostFault, &Exception::host_fault(&fault))
@@ -65,20 +68,30 @@ pub(crate) fn after<E: Executor>(request: &Request<E>, held: Option<Held>, repor
         }
     };
     effects.log(request, report.usage.wall.as_secs_f64() * 1e3);
-    Commit { task: Some(request.label()), ..effects.commit }.ended(held, effects.ending, ack_policy(&request.task))
+    Commit { task: Some(request.label()), ..effects.commit }.ended(
+        held,
+        effects.ending,
+        ack_policy(&request.task),
+    )
 }
 
 /// A task that fails before it could run, because of its message.
 pub(crate) fn fail_unrun<E: Executor>(request: &Request<E>, held: Held, exception: &Exception) -> Commit {
     let effects = fail(request, exception, None, |reason| Ending::Failed { reason });
     effects.log(request, 0.0);
-    Commit { task: Some(request.label()), ..effects.commit }.ended(Some(held), effects.ending, ack_policy(&request.task))
+    Commit { task: Some(request.label()), ..effects.commit }.ended(
+        Some(held),
+        effects.ending,
+        ack_policy(&request.task),
+    )
 }
 
 /// A message whose success is stored already: only what follows may still be missing, and the ack.
 pub(crate) fn repeat<E: Executor>(request: &Request<E>, held: Held, record: &Record) -> Commit {
     tracing::info!(task_id = %request.id(), task_name = %request.name(), "not run again: it has succeeded before");
-    let next = request.parts.with_context(|context| rwork_canvas::on_success(&request.message, &record.result, context));
+    let next = request
+        .parts
+        .with_context(|context| rwork_canvas::on_success(&request.message, &record.result, context));
     let follow_ups = next.map(|next| request.parts.publish_all(next.publish)).unwrap_or_default();
     let commit = Commit { task: Some(request.label()), follow_ups, ..Commit::default() };
     commit.ended(Some(held), Ending::Repeated, AckPolicy::default())
@@ -107,7 +120,9 @@ fn succeed<E: Executor>(request: &Request<E>, result: Payload) -> Effects {
     if result.data.len() > limit && !request.ignores_result() {
         return too_large(request, limit, result.data.len());
     }
-    let next = request.parts.with_context(|context| rwork_canvas::on_success(&request.message, &result.data, context));
+    let next = request
+        .parts
+        .with_context(|context| rwork_canvas::on_success(&request.message, &result.data, context));
     let next = match next {
         Ok(next) => next,
         // As Celery does: what can't be followed up is a failure.
@@ -130,7 +145,7 @@ fn fail_encoding<E: Executor>(request: &Request<E>, found: &str) -> Effects {
     fail(request, &exception, None, |reason| Ending::Failed { reason })
 }
 
-fn fail_follow_up<E: Executor>(request: &Request<E>, why: &str) -> Effects {
+pub(crate) fn fail_follow_up<E: Executor>(request: &Request<E>, why: &str) -> Effects {
     let exception = Exception::new(OWN_MODULE, "FollowUpError", why);
     fail(request, &exception, None, |reason| Ending::Failed { reason })
 }
@@ -145,15 +160,20 @@ fn fail_or_retry<E: Executor>(
     let retries = request.message.headers.retries;
     let wanted = failure.retryable && options.autoretries(&failure.exc_type, failure.exc_module.as_deref());
     if wanted && may_retry(retries, limit(options.max_retries)) {
-        let wish =
-            Retry { delay: None, limit: RetryLimit::Inherit, input: None, cause: Some(failure), options: String::new() };
+        let wish = Retry {
+            delay: None,
+            limit: RetryLimit::Inherit,
+            input: None,
+            cause: Some(failure),
+            options: String::new(),
+        };
         return retry(request, wish);
     }
     fail(request, &exception(&failure), failure.traceback, ending)
 }
 
 /// Stores FAILURE, for every step that will never run too, and calls the errbacks.
-fn fail<E: Executor>(
+pub(crate) fn fail<E: Executor>(
     request: &Request<E>,
     exception: &Exception,
     traceback: Option<String>,
@@ -163,7 +183,8 @@ fn fail<E: Executor>(
     for error in &next.refused {
         tracing::error!(task_id = %request.id(), task_name = %request.name(), error = %chain(error), "an errback can't be sent");
     }
-    let own = request.record(State::Failure, exception.encode(), Some(children(request, next.children.as_ref())));
+    let own =
+        request.record(State::Failure, exception.encode(), Some(children(request, next.children.as_ref())));
     let own = own.map(|record| Record { traceback: traceback.clone(), ..record });
     let records = own.into_iter().chain(also_failed(request, &next, exception, traceback.as_deref()));
     let detail = exception.to_string();
@@ -195,7 +216,12 @@ fn also_failed<E: Executor>(
 }
 
 /// A failure, unless the delivery goes back to be run again: then nothing has become of it yet.
-fn unless_returned<E: Executor>(request: &Request<E>, can_return: bool, ending: Ending, exception: &Exception) -> Effects {
+fn unless_returned<E: Executor>(
+    request: &Request<E>,
+    can_return: bool,
+    ending: Ending,
+    exception: &Exception,
+) -> Effects {
     use rwork_broker::Disposition::{Release, Requeue};
     let told = disposition(&ending, ack_policy(&request.task));
     if can_return && matches!(told, Some(Requeue | Release)) {
@@ -257,80 +283,13 @@ fn replacement<E: Executor>(request: &Request<E>, payload: &Payload) -> Result<N
         let plugin = request.task.plugin();
         return Err(format!("not granted: `{task}` is not in `submit` of `[plugins.{plugin}.grants]`"));
     }
-    let next = request.parts.with_context(|context| rwork_canvas::replace(&request.message, &signature, context));
+    let next =
+        request.parts.with_context(|context| rwork_canvas::replace(&request.message, &signature, context));
     next.map_err(|error| chain(&error))
 }
 
-/// The next attempt, or the failure that remains when none is left.
-fn retry<E: Executor>(request: &Request<E>, wish: Retry) -> Effects {
-    let (message, options) = (&request.message, request.task.options());
-    let retries = message.headers.retries;
-    let limit = match wish.limit {
-        RetryLimit::Inherit => limit(options.max_retries),
-        RetryLimit::Unlimited => None,
-        RetryLimit::AtMost(limit) => Some(limit),
-    };
-    let traceback = wish.cause.as_ref().and_then(|cause| cause.traceback.clone());
-    let cause = wish.cause.as_ref().map(exception);
-    if !may_retry(retries, limit) {
-        let headers = &message.headers;
-        let exceeded =
-            || Exception::max_retries_exceeded(&headers.task, &headers.id, &message.args, &message.kwargs);
-        return fail(request, &cause.unwrap_or_else(exceeded), traceback, |reason| Ending::Failed { reason });
-    }
-    let shared = &request.parts.shared;
-    let draw = |most| shared.draw(|rng| rng.u64(0..=most));
-    let delay = wish.delay.unwrap_or_else(|| options.autoretry_delay(retries, draw));
-    let now = shared.clock.now();
-    let input = match wish.input {
-        None => Ok((None, None)),
-        Some(input) => new_input(input),
-    };
-    let next = input.and_then(|(args, kwargs)| {
-        let spec = RetrySpec { now, eta: now.plus(delay), args, kwargs, options: wish.options.as_bytes() };
-        rwork_canvas::retry(message, &request.queue, spec).map_err(|error| chain(&error))
-    });
-    let outgoing = match next {
-        Ok(outgoing) => outgoing,
-        Err(why) => return fail_follow_up(request, &why),
-    };
-    let result = cause.as_ref().map_or(Bytes::from_static(b"null"), Exception::encode);
-    let own_tuple = format!("[[[{}, null], null]]", String::from_utf8_lossy(&json::string(request.id().as_str())));
-    let children = children(request, Some(&own_tuple.into()));
-    let record = request.record(State::Retry, result, Some(children)).map(|record| Record { traceback, ..record });
-    Effects {
-        ending: Ending::Retried,
-        commit: Commit {
-            records: record.map(|record| request.store(record)).into_iter().collect(),
-            follow_ups: vec![request.parts.publish(outgoing)],
-            ..Commit::default()
-        },
-    }
-}
-
-/// What the next attempt is called with.
-fn new_input(input: Input) -> Result<(Option<Bytes>, Option<Bytes>), String> {
-    let Input::Call { content_type, args, kwargs } = input else {
-        return Err("expected the input of a retry to be arguments, got a raw body".to_owned());
-    };
-    if content_type != JSON {
-        return Err(format!("expected the input of a retry to be of type {JSON}, got {content_type}"));
-    }
-    match (json::check(&args), json::check(&kwargs)) {
-        (Ok(Kind::Array), Ok(Kind::Object)) => Ok((Some(args), Some(kwargs))),
-        _ => Err("expected the input of a retry to be a JSON array and a JSON object".to_owned()),
-    }
-}
-
-fn limit(retries: MaxRetries) -> Option<u32> {
-    match retries {
-        MaxRetries::Unlimited => None,
-        MaxRetries::AtMost(limit) => Some(limit),
-    }
-}
-
 /// A guest's failure as records hold it. Arguments that are no JSON array give way to the message.
-fn exception(failure: &Failure) -> Exception {
+pub(crate) fn exception(failure: &Failure) -> Exception {
     let module = failure.exc_module.as_deref().unwrap_or(OWN_MODULE);
     let args = &failure.exc_args;
     if args.content_type == JSON && json::check(&args.data) == Ok(Kind::Array) {
@@ -351,7 +310,7 @@ fn soft_time_limit(failure: Failure) -> Failure {
 }
 
 /// What the guest has sent while it ran, then what follows it: one JSON array.
-fn children<E: Executor>(request: &Request<E>, after: Option<&Bytes>) -> Bytes {
+pub(crate) fn children<E: Executor>(request: &Request<E>, after: Option<&Bytes>) -> Bytes {
     let sent = std::mem::take(&mut *request.sent.lock().unwrap_or_else(PoisonError::into_inner));
     match after {
         None if sent.is_empty() => Bytes::from_static(b"[]"),
@@ -390,8 +349,12 @@ impl Effects {
             Ending::MemoryLimit => line!(warn, "task ended for want of memory"),
             Ending::Trapped => line!(warn, "task trapped: {}", self.what()),
             Ending::SoftTimeLimit { .. } => line!(warn, "task failed with its soft time limit"),
-            Ending::ResultTooLarge { reason } | Ending::Failed { reason } => line!(warn, "task failed: {}", reason.detail),
-            Ending::Rejected { requeue, reason } => line!(warn, requeue, "task rejected its message: {}", reason.detail),
+            Ending::ResultTooLarge { reason } | Ending::Failed { reason } => {
+                line!(warn, "task failed: {}", reason.detail)
+            }
+            Ending::Rejected { requeue, reason } => {
+                line!(warn, requeue, "task rejected its message: {}", reason.detail)
+            }
             _ => {}
         }
     }
@@ -399,6 +362,8 @@ impl Effects {
     /// The stored exception, for people.
     fn what(&self) -> String {
         let record = self.commit.records.first().map(|store| &store.record);
-        record.and_then(Record::exception).map_or_else(|| "it goes back to its queue".to_owned(), |it| it.to_string())
+        record
+            .and_then(Record::exception)
+            .map_or_else(|| "it goes back to its queue".to_owned(), |it| it.to_string())
     }
 }

@@ -37,6 +37,9 @@ use crate::prefetch::{MeanDuration, prefetch_for, room};
 use crate::request::Accepted;
 use crate::session::{Connector, Lost, Session, keep};
 
+/// With nothing started for so long, the tasks that run are long ones.
+const STALLED: Duration = Duration::from_secs(1);
+
 /// A request that runs.
 struct Running {
     stop: Stop,
@@ -68,6 +71,7 @@ pub(crate) struct Pipe<E: Executor> {
     runs: JoinSet<Finished>,
     running: BTreeMap<u64, Running>,
     mean: MeanDuration,
+    last_start: Instant,
     // settle
     settler: mpsc::Sender<Commit>,
     reserving: Option<BoxFuture<'static, Option<Permit>>>,
@@ -87,6 +91,7 @@ pub(crate) enum Event<E: Executor> {
     Reserved(Option<Permit>),
     Admitted(E::Slot),
     Due,
+    Stalled,
 }
 
 impl<E: Executor> Pipe<E> {
@@ -106,6 +111,7 @@ impl<E: Executor> Pipe<E> {
             runs: JoinSet::new(),
             running: BTreeMap::new(),
             mean: MeanDuration::default(),
+            last_start: Instant::now(),
             settler,
             reserving: None,
             permit: None,
@@ -148,18 +154,19 @@ impl<E: Executor> Pipe<E> {
     /// Every future that is not stored in `self` is cancel safe.
     async fn next_event(&mut self, stop: impl Future<Output = ()>) -> Event<E> {
         let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
+        let stall = self.hogs().then(|| self.last_start + STALLED);
         let lost = self.session.clone();
         tokio::select! {
             biased;
             () = stop => Event::Stop,
-            () = async { match &lost { Some(session) => session.wait_lost().await, None => std::future::pending().await } } =>
-                Event::SessionLost,
+            () = loss(lost.as_deref()) => Event::SessionLost,
             Some(finished) = self.runs.join_next() => Event::Finished(finished),
             connected = stored(&mut self.connecting) => Event::Connected(connected),
             received = stored(&mut self.receiving) => Event::Received(received),
             permit = stored(&mut self.reserving) => Event::Reserved(permit),
             slot = stored(&mut self.admitting) => Event::Admitted(slot),
-            () = async { match due { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => Event::Due,
+            () = at(due) => Event::Due,
+            () = at(stall) => Event::Stalled,
         }
     }
 
@@ -183,6 +190,7 @@ impl<E: Executor> Pipe<E> {
             Event::Reserved(permit) => self.permit = permit,
             Event::Admitted(slot) => self.slot = Some(slot),
             Event::Due => self.wake_due(),
+            Event::Stalled => self.share(),
         }
         Ok(())
     }
@@ -190,7 +198,9 @@ impl<E: Executor> Pipe<E> {
     // receive
 
     fn connect(&mut self) {
-        if self.session.is_none() && let Some(connector) = self.connector.take() {
+        if self.session.is_none()
+            && let Some(connector) = self.connector.take()
+        {
             self.connecting = Some(connector.connect(Arc::clone(&self.parts.shared)).boxed());
         }
     }
@@ -233,7 +243,10 @@ impl<E: Executor> Pipe<E> {
     fn receive(&mut self) {
         let Some(session) = &self.session else { return };
         // What intake has ended must be handed over first: it waits for room, and so does the broker then.
-        if self.receiving.is_some() || !self.ended.is_empty() || self.waiting.len() >= crate::config::WAITING_MAX {
+        if self.receiving.is_some()
+            || !self.ended.is_empty()
+            || self.waiting.len() >= crate::config::WAITING_MAX
+        {
             return;
         }
         let shared = &self.parts.shared;
@@ -311,6 +324,22 @@ impl<E: Executor> Pipe<E> {
         slot
     }
 
+    /// Whether more is held unstarted than long tasks justify.
+    fn hogs(&self) -> bool {
+        self.pending.len() > prefetch_for(Some(STALLED), &self.parts.shared.config)
+    }
+
+    /// Tasks have become long: what was taken in the hope of short ones goes back, for other workers to run.
+    fn share(&mut self) {
+        self.mean = MeanDuration::of(STALLED);
+        let keep = prefetch_for(self.mean.get(), &self.parts.shared.config);
+        while self.pending.len() > keep
+            && let Some(last) = self.pending.pop_back()
+        {
+            self.give_back(last);
+        }
+    }
+
     // execute
 
     fn start(&mut self, accepted: Accepted<E>, slot: E::Slot, permit: Permit) {
@@ -319,6 +348,7 @@ impl<E: Executor> Pipe<E> {
             self.slot = Some(slot);
             return drop(permit.send(intake::expired(&accepted.request, accepted.held)));
         }
+        self.last_start = Instant::now();
         let number = self.number();
         let stop = Stop::default();
         let late = accepted.request.task.options().acks_late;
@@ -337,7 +367,9 @@ impl<E: Executor> Pipe<E> {
                 }
             }
             // Its delivery is redelivered once this worker is gone; nothing in the pipe is known to panic.
-            Err(error) if error.is_panic() => tracing::error!(%error, "a task's run panicked in the worker itself"),
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "a task's run panicked in the worker itself")
+            }
             Err(_) => {}
         }
     }
@@ -357,10 +389,16 @@ impl<E: Executor> Pipe<E> {
     /// Everything unstarted goes back to the head of its queue, for other workers to run now.
     pub(crate) fn give_back_unstarted(&mut self) {
         let waiting = std::mem::take(&mut self.waiting).into_values();
-        for accepted in std::mem::take(&mut self.pending).into_iter().chain(waiting) {
-            let commit = Commit { task: Some(accepted.request.label()), ..Commit::default() };
-            self.ended.push_back(commit.ended(Some(accepted.held), Ending::Released, AckPolicy::default()));
-        }
+        std::mem::take(&mut self.pending)
+            .into_iter()
+            .rev()
+            .chain(waiting)
+            .for_each(|accepted| self.give_back(accepted));
+    }
+
+    fn give_back(&mut self, accepted: Accepted<E>) {
+        let commit = Commit { task: Some(accepted.request.label()), ..Commit::default() };
+        self.ended.push_back(commit.ended(Some(accepted.held), Ending::Released, AckPolicy::default()));
     }
 
     pub(crate) fn ask_to_stop(&self) {
@@ -393,6 +431,20 @@ impl Running {
     fn end(&self, reason: KillReason) {
         self.stop.request(StopReason::Shutdown);
         self.stop.kill(reason);
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn loss(session: Option<&Session>) {
+    match session {
+        Some(session) => session.wait_lost().await,
+        None => std::future::pending().await,
     }
 }
 

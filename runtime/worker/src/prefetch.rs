@@ -29,6 +29,11 @@ impl MeanDuration {
         self.seen = self.seen.saturating_add(1);
     }
 
+    /// As if every task so far had taken so long.
+    pub(crate) fn of(duration: Duration) -> Self {
+        Self { nanos: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX >> WEIGHT_SHIFT), seen: LEARNED }
+    }
+
     /// `None` until enough was seen.
     pub(crate) fn get(self) -> Option<Duration> {
         (self.seen >= LEARNED).then(|| Duration::from_nanos(self.nanos))
@@ -62,7 +67,9 @@ mod tests {
 
     #[test]
     fn short_tasks_come_in_large_batches_and_long_ones_do_not_hog() {
-        let check = |mean: Option<Duration>, expect: usize| assert_eq!(prefetch_for(mean, &config()), expect, "{mean:?}");
+        let check = |mean: Option<Duration>, expect: usize| {
+            assert_eq!(prefetch_for(mean, &config()), expect, "{mean:?}")
+        };
         check(None, 8);
         check(Some(Duration::ZERO), 1024);
         check(Some(Duration::from_micros(10)), 1024);

@@ -36,7 +36,12 @@ pub(crate) struct Accepted<E: Executor> {
 }
 
 impl<E: Executor> Request<E> {
-    pub(crate) fn new(parts: Arc<Parts<E>>, message: TaskMessage, task: E::Task, delivery: &Delivery) -> Self {
+    pub(crate) fn new(
+        parts: Arc<Parts<E>>,
+        message: TaskMessage,
+        task: E::Task,
+        delivery: &Delivery,
+    ) -> Self {
         Self {
             parts,
             message,
@@ -80,7 +85,8 @@ impl<E: Executor> Request<E> {
     /// Whether a record of this state is kept.
     fn keeps(&self, state: &State) -> bool {
         !self.ignores_result()
-            || (matches!(state, State::Failure | State::Revoked) && self.task.options().store_errors_even_if_ignored)
+            || (matches!(state, State::Failure | State::Revoked)
+                && self.task.options().store_errors_even_if_ignored)
     }
 
     /// A record of this task, or nothing where none is kept.

@@ -23,6 +23,8 @@ pub(crate) struct Lost;
 pub(crate) struct Session {
     consumer: Box<dyn Consumer>,
     node: String,
+    /// From when the first lease counts: before it was asked for, since later would be too kind to ourselves.
+    began: Instant,
     lost: CancellationToken,
 }
 
@@ -45,7 +47,11 @@ impl Session {
     }
 
     /// Settles, trying again while the session lives. The order of the answers is the batch's.
-    pub(crate) async fn settle(&self, batch: Vec<Settlement>, outage: &mut Outage) -> Result<Vec<Settled>, Lost> {
+    pub(crate) async fn settle(
+        &self,
+        batch: Vec<Settlement>,
+        outage: &mut Outage,
+    ) -> Result<Vec<Settled>, Lost> {
         while !self.is_lost() {
             match self.consumer.settle(batch.clone()).await {
                 Ok(settled) => {
@@ -97,11 +103,11 @@ fn is_passing(error: &Error) -> bool {
 /// Renews the lease until the session is lost. On a task of its own, so that nothing else can be in its way.
 pub(crate) async fn keep(session: Arc<Session>, lease: Duration, mut outage: Outage) {
     let renew_every = lease / RENEWALS_PER_LEASE;
-    let mut ours_until = Instant::now() + lease;
-    let mut next = Instant::now() + renew_every;
+    let mut ours_until = session.began + lease;
+    let mut next = session.began + renew_every;
     loop {
         sleep_until(next.min(ours_until)).await;
-        // The lease counts from before the question: later would be too kind to ourselves.
+        // Again from before the question.
         let asked = Instant::now();
         match timeout_at(ours_until, session.consumer.renew()).await {
             Ok(Ok(())) => {
@@ -156,12 +162,13 @@ impl Connector {
             sleep(self.backoff.pause()).await;
         }
         loop {
+            let began = Instant::now();
             match shared.broker.consume(self.options.clone()).await {
                 Ok(consumer) => {
                     self.outage.over();
                     self.made = true;
                     let (node, lost) = (self.options.name.clone(), CancellationToken::new());
-                    return Ok((self, Arc::new(Session { consumer, node, lost })));
+                    return Ok((self, Arc::new(Session { consumer, node, began, lost })));
                 }
                 Err(error) if !self.made && !error.is_retryable() => return Err(error),
                 Err(error) => sleep(self.outage.failed(&error)).await,

@@ -75,7 +75,9 @@ impl Settler {
                     }
                     return;
                 }
-                Err(error) if blames_content(&error) => batch.iter_mut().for_each(|commit| self.refuse_record(commit, &error)),
+                Err(error) if blames_content(&error) => {
+                    batch.iter_mut().for_each(|commit| self.refuse_record(commit, &error))
+                }
                 Err(error) => sleep(self.storing.failed(&error)).await,
             }
         }
@@ -84,7 +86,8 @@ impl Settler {
     async fn publish(&mut self, batch: &mut [Commit]) {
         loop {
             give_up_lost(batch);
-            let messages: Vec<_> = batch.iter().flat_map(|commit| commit.follow_ups.iter().cloned()).collect();
+            let messages: Vec<_> =
+                batch.iter().flat_map(|commit| commit.follow_ups.iter().cloned()).collect();
             if messages.is_empty() {
                 return;
             }
@@ -120,7 +123,9 @@ impl Settler {
             let answers = session.settle(settlements, &mut self.settling).await;
             for (nth, place) in places.into_iter().enumerate() {
                 let settled = answers.as_ref().ok().and_then(|answers| answers.get(nth));
-                if settled != Some(&Settled::Done) && let Some(commit) = batch.get_mut(place) {
+                if settled != Some(&Settled::Done)
+                    && let Some(commit) = batch.get_mut(place)
+                {
                     commit.became = Committed::Lost;
                     commit.ending = commit.ending.as_ref().map(|_| Ending::Lost);
                 }

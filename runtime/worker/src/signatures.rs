@@ -54,7 +54,8 @@ fn collect(value: &Value, depth: usize, tasks: &mut Vec<String>) -> Result<(), S
         return signatures.iter().try_for_each(|signature| collect(signature, depth + 1, tasks));
     }
     let Some(task) = value.get("task").and_then(Value::as_str) else { return Ok(()) };
-    let composite = value.get("subtask_type").is_some_and(|kind| *kind != Value::Null) || task.starts_with(BUILT_IN);
+    let composite =
+        value.get("subtask_type").is_some_and(|kind| *kind != Value::Null) || task.starts_with(BUILT_IN);
     if composite {
         value.get("kwargs").map_or(Ok(()), |kwargs| collect_members(kwargs, depth, tasks))?;
     } else {
@@ -68,7 +69,10 @@ fn collect(value: &Value, depth: usize, tasks: &mut Vec<String>) -> Result<(), S
 }
 
 fn collect_members(kwargs: &Value, depth: usize, tasks: &mut Vec<String>) -> Result<(), String> {
-    MEMBERS.iter().filter_map(|name| kwargs.get(name)).try_for_each(|member| collect(member, depth + 1, tasks))
+    MEMBERS
+        .iter()
+        .filter_map(|name| kwargs.get(name))
+        .try_for_each(|member| collect(member, depth + 1, tasks))
 }
 
 #[cfg(test)]
@@ -86,7 +90,10 @@ mod tests {
     #[test]
     fn every_name_is_found_however_deep() {
         check(Embed::default(), &["a"]);
-        check(Embed { chain: Some(r#"[{"task": "c"}, {"task": "b"}]"#.into()), ..Embed::default() }, &["a", "c", "b"]);
+        check(
+            Embed { chain: Some(r#"[{"task": "c"}, {"task": "b"}]"#.into()), ..Embed::default() },
+            &["a", "c", "b"],
+        );
         let hidden = r#"[{"task": "b", "options": {"link_error": [{"task": "x"}], "chord": {"task": "y"}}}]"#;
         check(Embed { callbacks: Some(hidden.into()), ..Embed::default() }, &["a", "b", "x", "y"]);
         let group = r#"[{"task": "celery.group", "subtask_type": "group",
@@ -96,7 +103,8 @@ mod tests {
 
     #[test]
     fn data_that_looks_like_a_signature_is_not_one() {
-        let data = r#"[{"task": "b", "kwargs": {"tasks": [{"task": "not-sent"}]}, "args": [{"task": "nor-this"}]}]"#;
+        let data =
+            r#"[{"task": "b", "kwargs": {"tasks": [{"task": "not-sent"}]}, "args": [{"task": "nor-this"}]}]"#;
         check(Embed { callbacks: Some(data.into()), ..Embed::default() }, &["a", "b"]);
     }
 

@@ -104,7 +104,11 @@ impl<E: Executor> Worker<E> {
 }
 
 /// Shutdown, from top to bottom.
-async fn shut_down<E: Executor>(mut pipe: Pipe<E>, mut settling: JoinSet<()>, shutdown: &Shutdown) -> Summary {
+async fn shut_down<E: Executor>(
+    mut pipe: Pipe<E>,
+    mut settling: JoinSet<()>,
+    shutdown: &Shutdown,
+) -> Summary {
     let shared = Arc::clone(&pipe.parts.shared);
     let config = &shared.config;
     tracing::info!(node = %config.node, "stopping: taking no more messages");

@@ -64,7 +64,10 @@ fn no_command_is_forgotten() {
 fn the_version_names_the_engine() {
     let version = Place::new().run(&["--version"]).ok();
     let words: Vec<&str> = version.split_whitespace().collect();
-    assert!(matches!(words.as_slice(), ["rwork", _, "(wasmtime", engine] if engine.starts_with("48.")), "{version}");
+    assert!(
+        matches!(words.as_slice(), ["rwork", _, "(wasmtime", engine] if engine.starts_with("48.")),
+        "{version}"
+    );
 }
 
 #[test]

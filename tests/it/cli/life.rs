@@ -15,7 +15,10 @@ fn what_is_sent_waits_in_its_queue() {
     insta::assert_snapshot!("queues", place.run(&["queues"]).ok());
     insta::assert_snapshot!("queues-json", place.run(&["queues", "--json"]).ok());
     assert_eq!(place.run(&["purge", "mail", "--yes"]).ok(), "mail: 1 deleted");
-    assert_eq!(place.run(&["purge", "mail", "--yes", "--json"]).ok().replace(char::is_whitespace, ""), "[{\"name\":\"mail\",\"purged\":0}]");
+    assert_eq!(
+        place.run(&["purge", "mail", "--yes", "--json"]).ok().replace(char::is_whitespace, ""),
+        "[{\"name\":\"mail\",\"purged\":0}]"
+    );
     assert_eq!(place.run(&["result", &id]).status, 1);
 }
 
@@ -56,7 +59,8 @@ fn what_is_sent_is_run_and_read() {
     let failed = place.run(&["result", &fail]);
     assert_eq!((failed.status, failed.stdout.as_str()), (1, ""));
     assert!(failed.stderr.starts_with("ValueError: no luck\n"), "{failed:?}");
-    let record: serde_json::Value = serde_json::from_str(&place.run(&["result", &add, "--json"]).ok()).unwrap();
+    let record: serde_json::Value =
+        serde_json::from_str(&place.run(&["result", &add, "--json"]).ok()).unwrap();
     assert_eq!((record["status"].as_str(), record["result"].as_i64()), (Some("SUCCESS"), Some(4)));
 
     place.run(&["result", &add, "--forget"]).ok();
@@ -68,11 +72,13 @@ fn what_was_given_up_is_shown_and_sent_again() {
     let place = with_math();
     place.run(&["call", "math.nope", "--id", "nobody-knows-it"]).ok();
     assert_eq!(place.run(&["run", "--drain"]).status, 0);
+    insta::assert_snapshot!("unknown-task", place.run(&["result", "nobody-knows-it"]).shown());
     let listed = place.run(&["dead", "list"]).ok();
     assert!(listed.contains("math.nope") && listed.contains("unknown-task"), "{listed}");
     let shown = place.run(&["dead", "show", "1"]).ok();
     assert!(shown.contains("task id     nobody-knows-it"), "{shown}");
-    let letters: serde_json::Value = serde_json::from_str(&place.run(&["dead", "list", "--json"]).ok()).unwrap();
+    let letters: serde_json::Value =
+        serde_json::from_str(&place.run(&["dead", "list", "--json"]).ok()).unwrap();
     assert_eq!(letters[0]["reason"]["kind"], "unknown-task");
 
     assert_eq!(place.run(&["dead", "retry", "1"]).ok(), "1 retried");
@@ -81,6 +87,17 @@ fn what_was_given_up_is_shown_and_sent_again() {
     assert_eq!(place.run(&["dead", "retry", "1"]).status, 1, "there is none any more");
     assert_eq!(place.run(&["run", "--drain"]).status, 0);
     assert_eq!(place.run(&["dead", "purge", "--all", "--yes"]).ok(), "1 deleted");
+}
+
+#[test]
+fn a_worker_says_what_it_serves_and_what_it_refuses() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path().join("plugins/folder.wasm")).unwrap();
+    place.write("plugins/empty.wasm", "");
+    place.write("plugins/text.wasm", "not WebAssembly at all");
+    let arguments = ["run", "--drain", "-l", "off", "-n", "w1@here", "-c", "2", "-Q", "reports,mail"];
+    insta::assert_snapshot!("banner", place.run(&arguments).shown());
+    assert_eq!(place.run(&[&arguments[..], &["--quiet"]].concat()).stderr, "");
 }
 
 #[test]
@@ -118,8 +135,11 @@ fn the_log_for_programs_is_json_with_task_id_and_name() {
     assert_eq!(place.run(&["call", "math.add", "2", "2", "--id", id, "--wait"]).ok(), "4");
     worker.signal(Signal::QUIT);
     worker.end();
-    let lines: Vec<serde_json::Value> =
-        worker.log.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let lines: Vec<serde_json::Value> = worker
+        .log
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
     let ours = lines.iter().find(|line| line["task_id"] == id).unwrap_or_else(|| panic!("{:#?}", worker.log));
     assert_eq!(ours["task_name"], "math.add");
 }

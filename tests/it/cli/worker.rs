@@ -25,7 +25,8 @@ impl Worker {
     /// Starts one with the plugins of `plugins/`, and waits until it consumes.
     pub(super) fn start(place: &Place, arguments: &[&str]) -> Self {
         let arguments: Vec<&str> = ["run"].iter().chain(arguments).copied().collect();
-        let mut child = place.command(&arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            place.command(&arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (send, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));

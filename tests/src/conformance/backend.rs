@@ -101,7 +101,9 @@ async fn records_come_back_whole(worker: &dyn ResultBackend, caller: &dyn Result
     for (got, stored) in got.iter().zip(records.iter().map(Some).chain([None])) {
         ensure!(got.as_ref() == stored, "expected {stored:?}, got {got:?}");
     }
-    ensure!(caller.get(&[missing.clone(), first.clone()]).await?.iter().map(Option::is_some).eq([false, true]));
+    ensure!(
+        caller.get(&[missing.clone(), first.clone()]).await?.iter().map(Option::is_some).eq([false, true])
+    );
     ensure!(worker.store(Vec::new()).await?.is_empty());
     Ok(())
 }
@@ -112,7 +114,10 @@ async fn success_is_final(worker: &dyn ResultBackend, caller: &dyn ResultBackend
         ensure!(store_one(worker, record(&id, status.clone(), "null")).await? == Stored::Written, "{status}");
     }
     for status in [State::Failure, State::Started, State::Revoked, State::Success] {
-        ensure!(store_one(caller, record(&id, status.clone(), "1")).await? == Stored::Kept, "{status} over SUCCESS");
+        ensure!(
+            store_one(caller, record(&id, status.clone(), "1")).await? == Stored::Kept,
+            "{status} over SUCCESS"
+        );
     }
     ensure!(get(caller, &id).await? == Some(record(&id, State::Success, "null")));
     Ok(())

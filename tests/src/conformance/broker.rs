@@ -146,7 +146,11 @@ fn reason(detail: &str) -> Reason {
 }
 
 /// Nothing else is there: the next thing to come is a marker that is sent now, to the end of the queue.
-async fn nothing_but_a_marker(broker: &Arc<dyn Broker>, consumer: &dyn Consumer, queue: &QueueName) -> Result<()> {
+async fn nothing_but_a_marker(
+    broker: &Arc<dyn Broker>,
+    consumer: &dyn Consumer,
+    queue: &QueueName,
+) -> Result<()> {
     const MARKER: usize = 999_999;
     broker.publish(vec![to(queue, message(MARKER))]).await?;
     let came = receive(consumer, 1).await?;

@@ -136,8 +136,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
         idle::measure(&bench, &mut report).await?;
     }
     if let Some(path) = &args.json_file {
-        std::fs::write(path, serde_json::to_string_pretty(&report.document())?)
-            .map_err(|error| Failure::failed(format!("failed to write `{}`", path.display())).because(error))?;
+        std::fs::write(path, serde_json::to_string_pretty(&report.document())?).map_err(|error| {
+            Failure::failed(format!("failed to write `{}`", path.display())).because(error)
+        })?;
     }
     report.print(&context.printer)?;
     Ok(if args.check && !report.all_met() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -152,7 +153,8 @@ impl Bench<'_> {
 /// The arguments as one JSON array.
 fn encode(args: &[String]) -> anyhow::Result<String> {
     let value = |text: &String| {
-        serde_json::from_str::<serde_json::Value>(text).unwrap_or_else(|_| serde_json::Value::String(text.clone()))
+        serde_json::from_str::<serde_json::Value>(text)
+            .unwrap_or_else(|_| serde_json::Value::String(text.clone()))
     };
     Ok(serde_json::to_string(&args.iter().map(value).collect::<Vec<_>>())?)
 }

@@ -16,8 +16,9 @@ use crate::failure::Exit;
 use crate::{drivers, report, waiting};
 
 const EXAMPLES: &str = "\
-Each ARG is one JSON value; what is no JSON is text. `@PATH` sends a file's bytes, `@@x` the text `@x`.
-With --wait the value goes to stdout; a failed task prints its exception to stderr, and the exit status is 1.
+Each ARG is one JSON value; what is no JSON is text. `@PATH` sends a file's bytes, `@@x` the text
+`@x`. With --wait the value goes to stdout; a failed task prints its exception to stderr, and the
+exit status is 1.
 
 Examples:
   rwork call math.add 2 2 --wait

@@ -85,7 +85,8 @@ fn print(args: &Args, context: &Context, config: &Config, lines: &[Line]) {
     for warning in &config.warnings {
         printer.warning(warning);
     }
-    let head: &[&str] = if args.explain { &["KEY", "VALUE", "FROM", "MEANING"] } else { &["KEY", "VALUE", "FROM"] };
+    let head: &[&str] =
+        if args.explain { &["KEY", "VALUE", "FROM", "MEANING"] } else { &["KEY", "VALUE", "FROM"] };
     printer.table(
         head,
         lines.iter().map(|line| {

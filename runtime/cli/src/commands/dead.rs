@@ -16,8 +16,8 @@ use crate::failure::{Exit, Failure};
 use crate::printer::{Printer, tame};
 
 const EXAMPLES: &str = "\
-A message is given up when its task is unknown, it can't be read, it is rejected, or it was delivered too often without
-an outcome. It is kept as it came.
+A message is given up when its task is unknown, it can't be read, it is rejected, or it was
+delivered too often without an outcome. It is kept as it came.
 
 Examples:
   rwork dead list -Q reports
@@ -94,7 +94,11 @@ impl Which {
     }
 
     fn describe(&self) -> String {
-        let what = if self.all { "all dead letters".to_owned() } else { format!("{} dead letter(s)", self.ids.len()) };
+        let what = if self.all {
+            "all dead letters".to_owned()
+        } else {
+            format!("{} dead letter(s)", self.ids.len())
+        };
         self.queue.as_ref().map_or(what.clone(), |queue| format!("{what} of `{queue}`"))
     }
 }

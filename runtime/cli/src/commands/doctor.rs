@@ -32,7 +32,9 @@ pub(crate) async fn run(_args: Args, context: &Context) -> anyhow::Result<ExitCo
         Ok(config) => {
             let file = config.file.as_deref().map_or("none".into(), |path| path.to_string_lossy());
             checks.push(Check::ok("configuration", format!("file: {file}")));
-            checks.extend(config.warnings.iter().map(|warning| Check::warning("configuration", warning.clone(), "")));
+            checks.extend(
+                config.warnings.iter().map(|warning| Check::warning("configuration", warning.clone(), "")),
+            );
             checks.extend(services::checks(config).await);
             let (sandbox, found) = host::checks(context, config);
             checks.extend(found);

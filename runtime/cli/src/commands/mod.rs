@@ -22,7 +22,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 
 /// What `rwork --version` prints after the name.
-pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (wasmtime ", env!("RWORK_WASMTIME_VERSION"), ")");
+pub(crate) const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (wasmtime ", env!("RWORK_WASMTIME_VERSION"), ")");
 
 /// Runs one command to its end.
 pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
@@ -52,7 +53,9 @@ pub(crate) fn confirm(context: &Context, yes: bool, question: &str) -> anyhow::R
         return Ok(true);
     }
     if !context.printer.interactive() {
-        return Err(Failure::usage(format!("nobody is there to be asked: {question}")).hint("add `--yes`").into());
+        return Err(Failure::usage(format!("nobody is there to be asked: {question}"))
+            .hint("add `--yes`")
+            .into());
     }
     context.printer.ask(question)
 }

@@ -73,11 +73,15 @@ fn plugin_name(args: &Args) -> anyhow::Result<String> {
     let stem = args.path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_default();
     let checked = PluginId::new(&name).map_err(|error| {
-        Failure::usage(format!("`{name}` can't be a plugin's name")).hint("give another with `--name`").because(error)
+        Failure::usage(format!("`{name}` can't be a plugin's name"))
+            .hint("give another with `--name`")
+            .because(error)
     })?;
     if name.starts_with(|first: char| first.is_ascii_digit()) || !name.is_ascii() {
         let message = format!("`{name}` can't be the name of a Rust package");
-        return Err(Failure::usage(message).hint("give another with `--name`, beginning with a letter").into());
+        return Err(Failure::usage(message)
+            .hint("give another with `--name`, beginning with a letter")
+            .into());
     }
     Ok(checked.as_str().to_owned())
 }
@@ -102,8 +106,14 @@ fn sdk_dependency(given: Option<&Path>) -> anyhow::Result<String> {
 fn workspace_table(path: &Path) -> &'static str {
     let start = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let above = start.ancestors().skip(1).map(|folder| folder.join("Cargo.toml"));
-    let inside = above.filter_map(|manifest| fs::read_to_string(manifest).ok()).any(|text| text.contains("[workspace"));
-    if inside { "\n# Apart from the workspace around it; delete this line to join it as a member.\n[workspace]\n" } else { "" }
+    let inside = above
+        .filter_map(|manifest| fs::read_to_string(manifest).ok())
+        .any(|text| text.contains("[workspace"));
+    if inside {
+        "\n# Apart from the workspace around it; delete this line to join it as a member.\n[workspace]\n"
+    } else {
+        ""
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -76,7 +76,9 @@ async fn list(directory: Option<PathBuf>, sandbox: Sandbox, context: &Context) -
     if context.printer.json() {
         context.printer.document(&status_documents(plugins.registry()))?;
     } else {
-        context.printer.table(&["PLUGIN", "TASKS", "SIZE", "DIGEST", "FILE"], report.loaded.iter().map(|p| row(p)));
+        context
+            .printer
+            .table(&["PLUGIN", "TASKS", "SIZE", "DIGEST", "FILE"], report.loaded.iter().map(|p| row(p)));
         for (path, error) in &report.refused {
             complain(&context.printer, path, error);
         }
@@ -108,7 +110,11 @@ async fn check(files: &[PathBuf], sandbox: &Sandbox, context: &Context) -> anyho
                 if !context.printer.json() {
                     let tasks = plugin.tasks.len();
                     let good = context.printer.tint(Tone::Good, "ok");
-                    context.printer.line(format!("{good}  {}  {tasks} tasks  {}", file.display(), short(&plugin.digest)));
+                    context.printer.line(format!(
+                        "{good}  {}  {tasks} tasks  {}",
+                        file.display(),
+                        short(&plugin.digest)
+                    ));
                     warn(sandbox, file, &context.printer).await?;
                 }
                 documents.push(plugin_document(&plugin));
@@ -163,7 +169,11 @@ fn complain(printer: &Printer, path: &Path, error: &rwork_plugin::Error) {
     printer.complaint(format!("{} {}", printer.tint_note(Tone::Bad, "refused"), path.display()));
     printer.complaint(format!("  {}", tame(&error.chain()).replace('\n', "\n  ")));
     if let Some(hint) = error.hint() {
-        printer.complaint(format!("  {} {}", printer.tint_note(Tone::Strong, "hint:"), hint.replace('\n', "\n  ")));
+        printer.complaint(format!(
+            "  {} {}",
+            printer.tint_note(Tone::Strong, "hint:"),
+            hint.replace('\n', "\n  ")
+        ));
     }
 }
 

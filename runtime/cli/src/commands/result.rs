@@ -60,6 +60,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
 }
 
 fn nothing(id: &TaskId) -> Failure {
-    Failure::failed(format!("nothing is known of task `{id}`"))
-        .hint("it is waiting, or running without `track_started`, or its result has expired; `--wait` waits for it")
+    Failure::failed(format!("nothing is known of task `{id}`")).hint(
+        "it is waiting, or running without `track_started`, or its result has expired; `--wait` waits for it",
+    )
 }

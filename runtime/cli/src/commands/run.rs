@@ -1,8 +1,8 @@
 //! `rwork run`: a worker, wired.
 //!
-//! 1. configuration and log; 2. sandbox (guests on threads of its own); 3. plugins; 4. broker and backend; 5. the worker,
-//! with the plugin watcher and the signals beside it. Broker I/O, leases and timers stay on the I/O runtime, which never
-//! runs a guest.
+//! In order: configuration and log; the sandbox, with guests on threads of its own; plugins; broker and backend; the
+//! worker, with the plugin watcher and the signals beside it. Broker I/O, leases and timers stay on the I/O runtime, which
+//! never runs a guest.
 
 mod banner;
 mod drain;

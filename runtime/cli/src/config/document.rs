@@ -93,9 +93,7 @@ impl Lines<'_> {
             DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
                 .map(Value::Integer)
                 .map_err(|_| number("the number"))?,
-            DeValue::Float(float) => {
-                Value::Float(float.as_str().parse().map_err(|_| number("the number"))?)
-            }
+            DeValue::Float(float) => Value::Float(float.as_str().parse().map_err(|_| number("the number"))?),
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Datetime(date) => Value::Text(date.to_string()),
             DeValue::Array(items) => {

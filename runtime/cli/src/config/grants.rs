@@ -74,7 +74,9 @@ impl Source<'_> {
                 "submit" => grants.submit = self.list(item, key, |item| self.pattern(item))?,
                 later if LATER.contains(&later) => {
                     let origin = self.at(*line);
-                    return Err(Failure::usage(format!("{origin}: the grant `{later}` is not in this version")));
+                    return Err(Failure::usage(format!(
+                        "{origin}: the grant `{later}` is not in this version"
+                    )));
                 }
                 _ => return Err(unknown(&self.at(*line), "grant", key, GRANT_KEYS.iter().copied())),
             }
@@ -106,7 +108,14 @@ impl Source<'_> {
                 "host" => host = Some(self.base.join(self.text(item, "host")?)),
                 "guest" => guest = Some(self.guest(item)?),
                 "access" => access = self.access(item)?,
-                _ => return Err(unknown(&self.at(*line), "key of a directory grant", key, DIR_KEYS.iter().copied())),
+                _ => {
+                    return Err(unknown(
+                        &self.at(*line),
+                        "key of a directory grant",
+                        key,
+                        DIR_KEYS.iter().copied(),
+                    ));
+                }
             }
         }
         let missing = |name: &str| {
@@ -141,9 +150,10 @@ impl Source<'_> {
     /// `env = ["TZ"]` passes variables on; `env = { TZ = "UTC" }` sets them.
     fn env(&self, item: &Item) -> Result<Vec<(String, String)>, Failure> {
         match &item.value {
-            Value::Table(entries) => {
-                entries.iter().map(|entry| Ok((entry.key.clone(), self.text(&entry.item, &entry.key)?))).collect()
-            }
+            Value::Table(entries) => entries
+                .iter()
+                .map(|entry| Ok((entry.key.clone(), self.text(&entry.item, &entry.key)?)))
+                .collect(),
             _ => self.list(item, "env", |item| {
                 let name = self.text(item, "env")?;
                 let value = self.variable(&name, item.line)?;
@@ -169,9 +179,13 @@ impl Source<'_> {
 
     fn secret(&self, entry: &Entry) -> Result<String, Failure> {
         match table(&entry.key, &entry.item, self)?.as_slice() {
-            [Entry { key, item, .. }] if key == "file" => self.secret_file(&self.base.join(self.text(item, "file")?), item),
+            [Entry { key, item, .. }] if key == "file" => {
+                self.secret_file(&self.base.join(self.text(item, "file")?), item)
+            }
             [Entry { key, item, .. }] if key == "env" => self.variable(&self.text(item, "env")?, item.line),
-            [Entry { key, line, .. }] => Err(unknown(&self.at(*line), "source of a secret", key, SECRET_KEYS.iter().copied())),
+            [Entry { key, line, .. }] => {
+                Err(unknown(&self.at(*line), "source of a secret", key, SECRET_KEYS.iter().copied()))
+            }
             _ => Err(Failure::usage(format!(
                 "{}: expected the secret `{}` to have one source, `file` or `env`",
                 self.at(entry.line),
@@ -181,7 +195,9 @@ impl Source<'_> {
     }
 
     fn secret_file(&self, path: &Path, item: &Item) -> Result<String, Failure> {
-        let failed = || Failure::usage(format!("{}: failed to read the secret `{}`", self.at(item.line), path.display()));
+        let failed = || {
+            Failure::usage(format!("{}: failed to read the secret `{}`", self.at(item.line), path.display()))
+        };
         let size = std::fs::metadata(path).map_err(|error| failed().because(error))?.len();
         if size > SECRET_BYTES_MAX {
             return Err(failed().because(format!("expected at most {SECRET_BYTES_MAX} bytes, found {size}")));
@@ -202,7 +218,8 @@ impl Source<'_> {
     fn pattern(&self, item: &Item) -> Result<TaskPattern, Failure> {
         let text = self.text(item, "submit")?;
         TaskPattern::new(&text).map_err(|error| {
-            Failure::usage(format!("{}: expected a task pattern, got `{text}`", self.at(item.line))).because(error)
+            Failure::usage(format!("{}: expected a task pattern, got `{text}`", self.at(item.line)))
+                .because(error)
         })
     }
 }
@@ -228,7 +245,8 @@ mod tests {
     fn read(text: &str) -> Result<BTreeMap<PluginId, Arc<Grants>>, Failure> {
         let document = parse(text).unwrap();
         let variables = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
-        let source = Source { path: Path::new("rwork.toml"), base: Path::new("/etc/rwork"), variables: &variables };
+        let source =
+            Source { path: Path::new("rwork.toml"), base: Path::new("/etc/rwork"), variables: &variables };
         source.plugins(&document[0].item)
     }
 
@@ -281,7 +299,10 @@ mod tests {
         check("dirs = [{ host = \"x\" }]", "expected a directory grant to have `guest`");
         check("dirs = [{ host = \"x\", guest = \"data\" }]", "expected `guest` to be an absolute path");
         check("dirs = [{ host = \"x\", guest = \"/a/../b\" }]", "expected `guest` to be an absolute path");
-        check("dirs = [{ host = \"x\", guest = \"/d\", access = \"all\" }]", "one of read, write, read-write");
+        check(
+            "dirs = [{ host = \"x\", guest = \"/d\", access = \"all\" }]",
+            "one of read, write, read-write",
+        );
         check("env = [\"NO_SUCH\"]", "expected the variable `NO_SUCH` to be set");
         check("secrets = { K = { flie = \"x\" } }", "unknown source of a secret `flie`");
         check("secrets = { K = {} }", "one source, `file` or `env`");
@@ -289,6 +310,11 @@ mod tests {
         check("tcp = []", "the grant `tcp` is not in this version");
         check("submit = [\"[\"]", "expected a task pattern");
         assert!(read("[plugins.Web.grants]").unwrap_err().to_string().contains("expected a plugin name"));
-        assert!(read("[plugins.web]\ngrant = {}").unwrap_err().to_string().contains("unknown key of [plugins.web]"));
+        assert!(
+            read("[plugins.web]\ngrant = {}")
+                .unwrap_err()
+                .to_string()
+                .contains("unknown key of [plugins.web]")
+        );
     }
 }

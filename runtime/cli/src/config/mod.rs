@@ -1,7 +1,7 @@
 //! The configuration: defaults, then `rwork.toml`, then `RWORK_*`, then flags; the later one wins.
 //!
-//! 1. find the file ([`find`]); 2. read it with its lines ([`document`]); 3. put the layers on each other ([`merge`]), each
-//! value with its origin. An unknown key is an error with file, line and "did you mean". Nothing here opens a driver.
+//! In order: find the file ([`find`]); read it with its lines ([`document`]); put the layers on each other ([`merge`]),
+//! each value with its origin. An unknown key is an error with file, line and "did you mean". Nothing here opens a driver.
 
 mod deployment;
 mod document;
@@ -222,7 +222,9 @@ fn take_variable(config: &mut Config, name: &str, value: &str) -> Result<(), Fai
     }
     let lower = name.trim_start_matches("RWORK_").to_ascii_lowercase();
     if let Some(near) = nearest(&lower, KEYS.iter().map(|key| key.name)) {
-        config.warnings.push(format!("`{name}` is no setting; did you mean `RWORK_{}`?", near.to_ascii_uppercase()));
+        config
+            .warnings
+            .push(format!("`{name}` is no setting; did you mean `RWORK_{}`?", near.to_ascii_uppercase()));
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ impl Default for Settings {
             task_acks_late: true,
             task_acks_on_failure: true,
             task_acks_on_timeout: true,
-            task_reject_on_worker_lost: true,
+            task_reject_on_worker_lost: false,
             task_ignore_result: false,
             task_store_errors_even_if_ignored: false,
             task_track_started: false,
@@ -156,12 +156,22 @@ pub(crate) const KEYS: &[Key] = &[
         show_time
     ),
     key!(task_memory_limit, "memory of one invocation", |raw| raw.bytes(), |bytes| show_bytes(*bytes as u64)),
-    key!(task_acks_late, "ack after the result is stored; false: before the task runs", |raw| raw.flag(), show_plain),
+    key!(
+        task_acks_late,
+        "ack after the result is stored; false: before the task runs",
+        |raw| raw.flag(),
+        show_plain
+    ),
     key!(task_acks_on_failure, "ack a failed task; false: reject it", |raw| raw.flag(), show_plain),
-    key!(task_acks_on_timeout, "ack a task ended at its hard limit; false: requeue it", |raw| raw.flag(), show_plain),
+    key!(
+        task_acks_on_timeout,
+        "ack a task ended at its hard limit; false: requeue it",
+        |raw| raw.flag(),
+        show_plain
+    ),
     key!(
         task_reject_on_worker_lost,
-        "put a task back whose worker died",
+        "run a task again that ended in a trap or for want of memory",
         |raw| raw.flag(),
         show_plain
     ),
@@ -203,7 +213,12 @@ pub(crate) const KEYS: &[Key] = &[
         |raw| size(raw, 1, PREFETCH_MULTIPLIER_MAX),
         show_plain
     ),
-    key!(worker_prefetch_max, "messages held unstarted at most", |raw| size(raw, 1, PREFETCH_CEILING), show_plain),
+    key!(
+        worker_prefetch_max,
+        "messages held unstarted at most",
+        |raw| size(raw, 1, PREFETCH_CEILING),
+        show_plain
+    ),
     key!(
         worker_deduplicate_successful_tasks,
         "don't run a redelivered task again whose result is stored",

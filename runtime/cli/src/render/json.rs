@@ -30,7 +30,9 @@ fn write_pretty(out: &mut String, value: &Value, level: usize) {
     }
     match value {
         Value::Array(elements) => {
-            write_block(out, ('[', ']'), level, elements, |out, element| write_pretty(out, element, level + 1));
+            write_block(out, ('[', ']'), level, elements, |out, element| {
+                write_pretty(out, element, level + 1)
+            });
         }
         Value::Object(entries) => {
             write_block(out, ('{', '}'), level, entries, |out, (name, value)| {

@@ -1,7 +1,7 @@
 //! Values as a person wants to see them: text plain, scalars as they are, small tables, JSON for the rest.
 //!
-//! 1. bytes are told by their size and type ([`blob`]); 2. flat objects and lists of alike objects become tables; 3.
-//! everything else is JSON that uses the line ([`json`]). Nothing here prints.
+//! Bytes are told by their size and type ([`blob`]); flat objects and lists of alike objects become tables; everything else
+//! is JSON that uses the line ([`json`]). Nothing here prints.
 
 pub(crate) mod blob;
 pub(crate) mod json;
@@ -125,7 +125,10 @@ mod tests {
         assert_eq!(shown("4.0"), Shown::Lines("4.0".into()));
         assert_eq!(shown("null"), Shown::Lines("null".into()));
         assert_eq!(shown("\"a b\""), Shown::Text("a b".into()));
-        assert_eq!(shown("123456789012345678901234567890"), Shown::Lines("123456789012345678901234567890".into()));
+        assert_eq!(
+            shown("123456789012345678901234567890"),
+            Shown::Lines("123456789012345678901234567890".into())
+        );
     }
 
     #[test]
@@ -152,7 +155,8 @@ mod tests {
     #[test]
     fn bytes_are_told_by_size_and_type() {
         let shown = shown(r#"{"data": {"__type__": "base64", "__value__": "aGk="}, "n": 1}"#);
-        let expect = vec![("data".to_owned(), "2 bytes of text".to_owned()), ("n".to_owned(), "1".to_owned())];
+        let expect =
+            vec![("data".to_owned(), "2 bytes of text".to_owned()), ("n".to_owned(), "1".to_owned())];
         assert_eq!(shown, Shown::Pairs(expect));
         let nested = self::shown(r#"{"data": [{"__type__": "base64", "__value__": "aGk="}]}"#);
         assert_eq!(nested, Shown::Lines(r#"{"data": ["<2 bytes of text>"]}"#.into()));

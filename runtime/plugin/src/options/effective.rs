@@ -61,7 +61,8 @@ pub struct EffectiveOptions {
     pub acks_on_failure: bool,
     /// Acknowledge tasks ended at the hard limit (late ack); false: requeue.
     pub acks_on_timeout: bool,
-    /// A message whose worker died goes back to the queue.
+    /// A task whose sandbox ended in a trap or for want of memory goes back to its queue, counted (late ack); false: it
+    /// fails. A message whose *worker* died always goes back.
     pub reject_on_worker_lost: bool,
     /// Store no result.
     pub ignore_result: bool,
@@ -111,7 +112,7 @@ impl TaskOptions {
             acks_late: flag(own.acks_late, true),
             acks_on_failure: flag(own.acks_on_failure.or(own.acks_on_failure_or_timeout), true),
             acks_on_timeout: flag(own.acks_on_timeout.or(own.acks_on_failure_or_timeout), true),
-            reject_on_worker_lost: flag(own.reject_on_worker_lost, true),
+            reject_on_worker_lost: flag(own.reject_on_worker_lost, false),
             ignore_result: flag(own.ignore_result, false),
             store_errors_even_if_ignored: flag(own.store_errors_even_if_ignored, false),
             track_started: flag(own.track_started, false),
@@ -201,7 +202,7 @@ mod tests {
                 && effective.acks_on_failure
                 && effective.acks_on_timeout
         );
-        assert!(effective.reject_on_worker_lost);
+        assert!(!effective.reject_on_worker_lost);
         assert_eq!(effective.limits_for(None, None), Limits::default());
     }
 

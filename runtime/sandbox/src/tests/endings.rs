@@ -90,6 +90,18 @@ fn traps_are_named_in_users_words() {
 }
 
 #[test]
+fn a_recursion_is_shown_once() {
+    let items = "(global $sp (mut i32) (i32.const 65536))
+        (func $deeper (result i32)
+          (global.set $sp (i32.sub (global.get $sp) (i32.const 1024)))
+          (i32.store (global.get $sp) (i32.const 1))
+          (i32.add (call $deeper) (i32.const 1)))";
+    let trap = trap(&Guest::new("(call $deeper)").items(items));
+    assert_eq!(trap.message, "the guest's own stack overflowed: the recursion is too deep");
+    assert_eq!(trap.backtrace.as_deref(), Some("   0: deeper (32 times)"));
+}
+
+#[test]
 fn exit_is_no_way_to_end_a_task() {
     for (status, code) in [(0, 0), (1, 1)] {
         let run = format!("(call $exit (i32.const {status})) unreachable");

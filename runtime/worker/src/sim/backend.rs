@@ -81,7 +81,11 @@ impl ResultBackend for ModelBackend {
                 batch.into_iter().take(part).for_each(|store| {
                     state.records.put(store);
                 });
-                return Err(Error::Act { act: "store a record".into(), retryable: false, source: "not taken".into() });
+                return Err(Error::Act {
+                    act: "store a record".into(),
+                    retryable: false,
+                    source: "not taken".into(),
+                });
             }
             batch.into_iter().map(|store| state.records.put(store)).collect()
         };

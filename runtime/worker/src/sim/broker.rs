@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rwork_broker::{
-    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Delivery, Disposition, Publish, QueueInfo,
-    Receipt, Settled, Settlement,
+    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Delivery, Disposition, Publish,
+    QueueInfo, Receipt, Settled, Settlement,
 };
 use rwork_protocol::service::Error;
 use rwork_protocol::{DecodeLimits, Message, QueueName, TaskId, Timestamp, decode};
@@ -112,8 +112,13 @@ impl World {
             let due = std::mem::replace(&mut state.queue.delayed, later);
             due.into_iter().for_each(|(_, serial)| state.put_back(serial));
             let expired = |member: &Member| member.lease_until.is_some_and(|until| until <= instant);
-            let expired: Vec<_> =
-                state.queue.consumers.iter().filter(|(_, member)| expired(member)).map(|(number, _)| *number).collect();
+            let expired: Vec<_> = state
+                .queue
+                .consumers
+                .iter()
+                .filter(|(_, member)| expired(member))
+                .map(|(number, _)| *number)
+                .collect();
             expired.into_iter().for_each(|consumer| state.expire(consumer));
             drop(state);
             self.wake();
@@ -124,9 +129,15 @@ impl World {
     pub(super) fn bury(&self, worker: u64, died: bool) {
         let mut state = self.lock();
         state.ledger.faults += u64::from(died);
+        state.ledger.worker_is_gone(worker);
         let of_worker = |member: &Member| member.worker == worker && member.over.is_none();
-        let left: Vec<_> =
-            state.queue.consumers.iter().filter(|(_, member)| of_worker(member)).map(|(number, _)| *number).collect();
+        let left: Vec<_> = state
+            .queue
+            .consumers
+            .iter()
+            .filter(|(_, member)| of_worker(member))
+            .map(|(number, _)| *number)
+            .collect();
         if !died && !left.is_empty() && state.weather.is_calm() {
             state.ledger.violation(format!("worker {worker} went and closed nothing"));
         }
@@ -179,6 +190,7 @@ impl State {
 
     /// Takes from the queue into the consumer's stash.
     fn take(&mut self, consumer: u64, max: usize) {
+        let Some(worker) = self.queue.consumers.get(&consumer).map(|member| member.worker) else { return };
         for _ in 0..max {
             let Some((_, serial)) = self.queue.ready.pop_first() else { return };
             let number = self.queue.number();
@@ -195,7 +207,7 @@ impl State {
             };
             let succeeded = entry.redelivered && self.records.succeeded(serial);
             if let Some(account) = self.ledger.accounts.get_mut(&serial) {
-                let handed = Handed { number, had_succeeded: succeeded, run: Run::No, end: None };
+                let handed = Handed { number, worker, had_succeeded: succeeded, run: Run::No, end: None };
                 account.deliveries.push(handed);
             }
             if let Some(member) = self.queue.consumers.get_mut(&consumer) {
@@ -241,7 +253,9 @@ impl State {
 
     fn check_identical(&mut self, serial: u64, dead: Option<&Message>) {
         let entry = self.queue.messages.get(&serial).map(|entry| &entry.message);
-        let same = entry.zip(dead).is_some_and(|(one, other)| one.headers == other.headers && one.body == other.body);
+        let same = entry
+            .zip(dead)
+            .is_some_and(|(one, other)| one.headers == other.headers && one.body == other.body);
         if !same {
             self.ledger.violation(format!("message {serial}: its dead letter is not the message"));
         }
@@ -368,7 +382,9 @@ impl ModelConsumer {
         }
         match state.queue.consumers.get(&self.number).map(|member| member.over) {
             Some(None) => Ok(()),
-            Some(Some(End::LeaseLost | End::LeaseForgotten)) => Err(Error::LeaseLost { name: format!("worker {}", self.worker) }),
+            Some(Some(End::LeaseLost | End::LeaseForgotten)) => {
+                Err(Error::LeaseLost { name: format!("worker {}", self.worker) })
+            }
             _ => Err(unreachable_error()),
         }
     }

@@ -38,13 +38,18 @@ fn check_outcome(state: &world::State, account: &Account, complain: &mut dyn FnM
             let last = account.deliveries.len();
             let too_often = reason.kind == "too-many-deliveries" && last > 5;
             let expected = match tasks::expect(&account.task) {
-                Some(Expect::DeadAndFailure(kind) | Expect::Dead(kind)) => kind == reason.kind || reason.kind == "invalid-header",
+                Some(Expect::DeadAndFailure(kind) | Expect::Dead(kind)) => {
+                    kind == reason.kind || reason.kind == "invalid-header"
+                }
                 _ => false,
             };
             if !too_often && !expected {
                 complain(format!("became a dead letter: {} ({})", reason.kind, reason.detail));
             }
-            if account.id.is_some() && !status.is_some_and(State::is_ready) && !UNTOLD.contains(&account.task.as_str()) {
+            if account.id.is_some()
+                && !status.is_some_and(State::is_ready)
+                && !UNTOLD.contains(&account.task.as_str())
+            {
                 complain(format!("is dead, and whoever waits for it sees {status:?}"));
             }
         }
@@ -52,12 +57,23 @@ fn check_outcome(state: &world::State, account: &Account, complain: &mut dyn FnM
     }
 }
 
-fn check_acked(state: &world::State, account: &Account, status: Option<&State>, complain: &mut dyn FnMut(String)) {
+fn check_acked(
+    state: &world::State,
+    account: &Account,
+    status: Option<&State>,
+    complain: &mut dyn FnMut(String),
+) {
     let succeeded_by = |test: &dyn Fn(&Account) -> bool| {
-        state.ledger.accounts.values().any(|other| !std::ptr::eq(other, account) && other.id == account.id && test(other))
+        state
+            .ledger
+            .accounts
+            .values()
+            .any(|other| !std::ptr::eq(other, account) && other.id == account.id && test(other))
     };
     let went_on = succeeded_by(&|other| {
-        other.retries > account.retries || other.nesting > account.nesting || (other.task == "later" && account.task == "later")
+        other.retries > account.retries
+            || other.nesting > account.nesting
+            || (other.task == "later" && account.task == "later")
     });
     let ran = account.deliveries.iter().any(|handed| matches!(handed.run, Run::Ended(_)));
     match tasks::expect(&account.task) {
@@ -67,7 +83,9 @@ fn check_acked(state: &world::State, account: &Account, status: Option<&State>, 
         Some(Expect::Nothing) => {}
         Some(expected) if status == expected.state().as_ref() => {}
         // Another copy of the same attempt may have been given up meanwhile.
-        Some(_) if status.is_some_and(State::is_ready) && succeeded_by(&|other| matches!(other.fate, Fate::Dead(_))) => {}
+        Some(_)
+            if status.is_some_and(State::is_ready)
+                && succeeded_by(&|other| matches!(other.fate, Fate::Dead(_))) => {}
         expected => complain(format!("was acked: expected {expected:?}, found {status:?}")),
     }
 }
@@ -84,11 +102,16 @@ fn check_runs(state: &world::State, account: &Account, complain: &mut dyn FnMut(
     if runs > 1 + explained {
         complain(format!("ran {runs} times, {explained} of them explained"));
     }
-    if account.deliveries.iter().any(|handed| handed.end == Some(End::LeaseForgotten)) && runs <= 1 + explained {
+    if account.deliveries.iter().any(|handed| handed.end == Some(End::LeaseForgotten))
+        && runs <= 1 + explained
+    {
         complain("was held under a lease that nobody renewed".to_owned());
     }
-    let by_fault = account.deliveries.iter().any(|handed| matches!(handed.end, Some(End::Crashed | End::Cut | End::LeaseLost)));
-    if by_fault && state.weather.is_calm() && state.weather.unrest_seconds == 0 {
+    let by_fault = account
+        .deliveries
+        .iter()
+        .any(|handed| matches!(handed.end, Some(End::Crashed | End::Cut | End::LeaseLost)));
+    if by_fault && state.weather.is_calm() && state.weather.crash + state.weather.unrest_seconds as u32 == 0 {
         complain("lost its delivery in a calm world".to_owned());
     }
 }
@@ -103,8 +126,12 @@ fn check_follow_ups(state: &world::State, account: &Account, complain: &mut dyn 
     let sent = state.ledger.accounts.values().any(|other| other.id.as_ref() == Some(next));
     let told = state.records.by_id.contains_key(next);
     match status {
-        Some(State::Success) if !sent => complain(format!("succeeded, and its next step {next} was never sent")),
-        Some(State::Failure) if !told => complain(format!("failed, and whoever waits for {next} is not told")),
+        Some(State::Success) if !sent => {
+            complain(format!("succeeded, and its next step {next} was never sent"))
+        }
+        Some(State::Failure) if !told => {
+            complain(format!("failed, and whoever waits for {next} is not told"))
+        }
         _ => {}
     }
 }
@@ -125,7 +152,9 @@ fn check_records(state: &world::State, wrong: &mut Vec<String>) {
         }
     }
     let history = &state.records.history;
-    for (id, states) in history.iter().filter(|(_, states)| states.iter().rev().skip(1).any(|state| *state == State::Success)) {
+    for (id, states) in
+        history.iter().filter(|(_, states)| states.iter().rev().skip(1).any(|state| *state == State::Success))
+    {
         wrong.push(format!("a success of {id} was overwritten: {states:?}"));
     }
 }

@@ -73,7 +73,11 @@ impl Executor for ModelExecutor {
 
     async fn execute(&self, slot: OwnedSemaphorePermit, task: &ModelTask, invocation: Invocation) -> Report {
         let (serial, number) = delivery(&invocation);
-        self.world.lock().ledger.run_starts(serial, number, !task.options.acks_late);
+        {
+            let mut state = self.world.lock();
+            let leases = state.queue.capabilities.lease.is_some();
+            state.ledger.run_starts(serial, number, !task.options.acks_late, leases);
+        }
         self.world.trace(|| format!("message {serial} ({}) runs by delivery {number}", invocation.id));
         let began = Instant::now();
         let outcome = tokio::select! {
@@ -81,7 +85,8 @@ impl Executor for ModelExecutor {
             reason = invocation.stop.wait_killed() => Outcome::Killed(reason),
             outcome = self.behave(&invocation) => outcome,
         };
-        self.world.trace(|| format!("message {serial} ({}) ends by delivery {number}: {outcome:?}", invocation.id));
+        self.world
+            .trace(|| format!("message {serial} ({}) ends by delivery {number}: {outcome:?}", invocation.id));
         let ended = match &outcome {
             Outcome::Killed(_) => Ended::Killed,
             Outcome::HostFault(_) | Outcome::Reject { requeue: true, .. } => Ended::Returned,
@@ -172,8 +177,8 @@ impl ModelExecutor {
     }
 
     async fn submit(&self, invocation: &Invocation) -> Outcome {
-        let signature =
-            Signature::new(tasks::name("ok")).with_option("task_id", tasks::quoted(&format!("{}-child", invocation.id)));
+        let signature = Signature::new(tasks::name("ok"))
+            .with_option("task_id", tasks::quoted(&format!("{}-child", invocation.id)));
         loop {
             match invocation.host.submit(vec![Payload::json(signature.encode())]).await {
                 Ok(_) => return Outcome::Success(Payload::json(tasks::quoted(&invocation.id))),
@@ -197,4 +202,3 @@ fn failure(exc_type: &str, message: &str) -> Failure {
         retryable: true,
     }
 }
-

@@ -22,6 +22,7 @@ pub(super) struct Account {
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) number: u64,
+    pub(super) worker: u64,
     /// A SUCCESS that this very message had led to was stored when it was handed over again.
     pub(super) had_succeeded: bool,
     pub(super) run: Run,
@@ -109,17 +110,24 @@ impl Ledger {
             _ => true,
         };
         if !fine {
-            self.violation(format!("message {serial}: delivery {number} {end:?} although its run is {run:?}"));
+            self.violation(format!(
+                "message {serial}: delivery {number} {end:?} although its run is {run:?}"
+            ));
         }
     }
 
     /// P2: the run of a delivery begins.
-    pub(super) fn run_starts(&mut self, serial: u64, number: u64, acked_early: bool) {
+    ///
+    /// With `leases`, a worker whose lease runs out has ended what it runs by then, so no two runs of one message ever
+    /// overlap. Without, a broker that drops a connection hands over before the worker can know.
+    pub(super) fn run_starts(&mut self, serial: u64, number: u64, acked_early: bool, leases: bool) {
         let Some(account) = self.accounts.get_mut(&serial) else {
             return self.violation(format!("message {serial} runs and was never accepted"));
         };
         let early = account.fate == Fate::Acked;
         let before = account.deliveries.iter().take_while(|handed| handed.number != number);
+        let overlap =
+            before.clone().find(|handed| leases && handed.run == Run::Started).map(|handed| handed.number);
         let unexplained = before.filter(|handed| handed.end.is_none()).map(|handed| handed.number).next();
         let Some(handed) = account.deliveries.iter_mut().find(|handed| handed.number == number) else {
             return self.violation(format!("message {serial}: delivery {number} runs and was never made"));
@@ -130,13 +138,30 @@ impl Ledger {
             self.violation(format!("message {serial}: delivery {number} runs twice"));
         }
         if had_succeeded {
-            self.violation(format!("message {serial}: delivery {number} runs although its success is stored"));
+            self.violation(format!(
+                "message {serial}: delivery {number} runs although its success is stored"
+            ));
+        }
+        if let Some(other) = overlap {
+            self.violation(format!(
+                "message {serial}: delivery {number} runs while the run of {other} goes on"
+            ));
         }
         if let Some(other) = unexplained {
-            self.violation(format!("message {serial}: delivery {number} runs while delivery {other} is still held"));
+            self.violation(format!(
+                "message {serial}: delivery {number} runs while delivery {other} is still held"
+            ));
         }
         if acked_early && !early {
             self.violation(format!("message {serial}: delivery {number} runs before its early ack"));
+        }
+    }
+
+    /// What a worker ran goes with it.
+    pub(super) fn worker_is_gone(&mut self, worker: u64) {
+        let handed = self.accounts.values_mut().flat_map(|account| &mut account.deliveries);
+        for handed in handed.filter(|handed| handed.worker == worker && handed.run == Run::Started) {
+            handed.run = Run::Ended(Ended::Killed);
         }
     }
 

@@ -13,6 +13,7 @@ mod backend;
 mod broker;
 mod check;
 mod executor;
+pub(crate) mod fixture;
 mod ledger;
 mod tasks;
 mod world;
@@ -54,7 +55,8 @@ struct Verdict {
 }
 
 fn simulate(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(live(seed, mistake, traced))
 }
 
@@ -166,7 +168,14 @@ async fn keep_a_worker(world: World, place: u64, mistake: Option<Mistake>, enoug
 }
 
 /// At some moment the worker dies, or is told to stop once or twice.
-async fn stop_at(world: &World, worker: u64, unrest: Option<Duration>, graceful: bool, hasty: bool, shutdown: Shutdown) {
+async fn stop_at(
+    world: &World,
+    worker: u64,
+    unrest: Option<Duration>,
+    graceful: bool,
+    hasty: bool,
+    shutdown: Shutdown,
+) {
     if let Some(unrest) = unrest {
         sleep(unrest).await;
         if graceful {

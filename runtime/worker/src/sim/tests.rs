@@ -50,7 +50,10 @@ fn simulation_keeps_both_promises() {
     let sum = |of: fn(&Verdict) -> u64| verdicts.iter().map(|(_, verdict)| of(verdict)).sum::<u64>();
     let (messages, runs) = (sum(|verdict| verdict.messages as u64), sum(|verdict| verdict.runs as u64));
     let faults = sum(|verdict| verdict.faults);
-    eprintln!("{} seeds, {messages} messages, {runs} runs, {faults} crashes, cuts and lost answers", verdicts.len());
+    eprintln!(
+        "{} seeds, {messages} messages, {runs} runs, {faults} crashes, cuts and lost answers",
+        verdicts.len()
+    );
     // A world without trouble would show nothing.
     assert!(verdicts.len() == 1 || faults > verdicts.len() as u64, "{faults} faults");
     assert!(verdicts.len() == 1 || runs > messages / 2, "{runs} runs of {messages} messages");

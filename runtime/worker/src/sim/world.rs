@@ -109,6 +109,17 @@ impl World {
         Self(Arc::new(Inner { state: Mutex::new(state), began: Instant::now(), ready: Notify::new() }))
     }
 
+    /// A world in which everything works, for tests of single steps.
+    pub(super) fn calm() -> Self {
+        let world = Self::new(1, false);
+        {
+            let mut state = world.lock();
+            state.weather = Weather::default();
+            state.queue.capabilities.delayed = true;
+        }
+        world
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -46,7 +46,8 @@ pub(super) async fn dead_letters_are_paged_and_picked(site: &Site<'_>) -> Result
     let mut all = Vec::new();
     loop {
         let after = all.last().cloned();
-        let page = broker.dead_letters(DeadLetterQuery { limit: Some(3), after, ..Default::default() }).await?;
+        let page =
+            broker.dead_letters(DeadLetterQuery { limit: Some(3), after, ..Default::default() }).await?;
         ensure!(page.len() <= 3);
         if page.is_empty() {
             break;

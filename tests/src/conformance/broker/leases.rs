@@ -9,7 +9,11 @@ const SHORT: Duration = Duration::from_millis(100);
 const RENEWABLE: Duration = Duration::from_millis(1500);
 
 /// Receives, and lives meanwhile.
-async fn receive_alive(consumer: &dyn Consumer, count: usize, lease: Option<Duration>) -> Result<Vec<Delivery>> {
+async fn receive_alive(
+    consumer: &dyn Consumer,
+    count: usize,
+    lease: Option<Duration>,
+) -> Result<Vec<Delivery>> {
     let mut beat = tokio::time::interval(lease.unwrap_or(LONG) / 5);
     let mut came = Vec::new();
     while came.len() < count {

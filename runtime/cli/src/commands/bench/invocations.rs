@@ -32,7 +32,8 @@ pub(crate) async fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::R
     let (mut bare, mut single, mut double) = (Vec::new(), Vec::new(), Vec::new());
     let (mut share, mut scale) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
-        let (alone, step, both) = (one.bare(bench.time).await?, one.step(bench.time).await?, two.step(bench.time).await?);
+        let (alone, step, both) =
+            (one.bare(bench.time).await?, one.step(bench.time).await?, two.step(bench.time).await?);
         share.push(step / alone * 100.0);
         scale.push(both / step);
         bare.push(alone);
@@ -71,7 +72,8 @@ impl Rig {
         let config = rwork_plugin::PluginsConfig { directory: plugins.to_owned(), ..config };
         let (plugins, _) = Plugins::open(config, sandbox.clone()).await?;
         let executor = SandboxExecutor { sandbox, registry: plugins.registry().clone() };
-        let unknown = || Failure::usage(format!("no plugin there has the task `{task}`")).hint("`rwork plugins list`");
+        let unknown =
+            || Failure::usage(format!("no plugin there has the task `{task}`")).hint("`rwork plugins list`");
         let found = executor.lookup(task).ok_or_else(unknown)?;
         let input = Input::Call {
             content_type: JSON.to_owned(),
@@ -138,6 +140,8 @@ async fn drive(rig: (SandboxExecutor, Arc<Task>, Invocation), time: Duration) ->
 fn returned(outcome: Outcome) -> anyhow::Result<()> {
     match outcome {
         Outcome::Success(_) => Ok(()),
-        other => Err(Failure::failed("the task of a benchmark must succeed").because(anyhow::anyhow!("{other:?}")).into()),
+        other => Err(Failure::failed("the task of a benchmark must succeed")
+            .because(anyhow::anyhow!("{other:?}"))
+            .into()),
     }
 }

@@ -26,12 +26,14 @@ pub(crate) async fn measure(
 ) -> anyhow::Result<()> {
     if let Some(task) = spin {
         let limits = Limits { hard_time: Some(LIMIT), ..Limits::default() };
-        let rounds = rounds(bench, task, limits, |outcome| matches!(outcome, Outcome::HardTimeLimit { .. })).await?;
+        let rounds =
+            rounds(bench, task, limits, |outcome| matches!(outcome, Outcome::HardTimeLimit { .. })).await?;
         report.add("hard limit, busy loop: overshoot, p99", "ms", rounds, Bound::AtMost(20.0));
     }
     if let Some(task) = polite {
         let limits = Limits { soft_time: Some(LIMIT), ..Limits::default() };
-        let rounds = rounds(bench, task, limits, |outcome| matches!(outcome, Outcome::SoftTimeLimit { .. })).await?;
+        let rounds =
+            rounds(bench, task, limits, |outcome| matches!(outcome, Outcome::SoftTimeLimit { .. })).await?;
         report.add("soft limit, polling guest: noticed after, p99", "ms", rounds, Bound::AtMost(5.0));
     }
     Ok(())
@@ -48,7 +50,8 @@ async fn rounds(
     for _ in 0..bench.rounds {
         let mut samples = Vec::with_capacity(SAMPLES);
         for _ in 0..SAMPLES {
-            let invocation = Invocation { limits: limits.clone(), stop: Stop::default(), ..rig.invocation.clone() };
+            let invocation =
+                Invocation { limits: limits.clone(), stop: Stop::default(), ..rig.invocation.clone() };
             let slot = rig.executor.admit().await;
             let ended = rig.executor.execute(slot, &rig.task, invocation).await;
             if !expected(&ended.outcome) {

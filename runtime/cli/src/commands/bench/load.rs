@@ -15,9 +15,11 @@ pub(crate) async fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::R
     let config = PluginsConfig { directory: bench.plugins.clone(), ..config };
     // The first look compiles what the cache does not have.
     let (plugins, _) = Plugins::open(config.clone(), sandbox.clone()).await?;
-    let paths: Vec<_> = plugins.registry().snapshot().plugins.iter().map(|status| status.path.clone()).collect();
+    let paths: Vec<_> =
+        plugins.registry().snapshot().plugins.iter().map(|status| status.path.clone()).collect();
     let Some(path) = plugins.registry().lookup(bench.task.as_str()).and_then(|task| {
-        let of = |path: &&std::path::PathBuf| path.file_stem().is_some_and(|stem| stem == task.plugin.as_str());
+        let of =
+            |path: &&std::path::PathBuf| path.file_stem().is_some_and(|stem| stem == task.plugin.as_str());
         paths.iter().find(of).or(paths.first()).cloned()
     }) else {
         return Ok(());

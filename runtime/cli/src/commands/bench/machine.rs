@@ -13,8 +13,14 @@ pub(crate) fn describe() -> Vec<(String, String)> {
     let pair = |name: &str, value: String| (name.to_owned(), value);
     vec![
         pair("rwork", VERSION.to_owned()),
-        pair("build", if cfg!(debug_assertions) { "debug: figures mean little" } else { "release" }.to_owned()),
-        pair("processor", field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned())),
+        pair(
+            "build",
+            if cfg!(debug_assertions) { "debug: figures mean little" } else { "release" }.to_owned(),
+        ),
+        pair(
+            "processor",
+            field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        ),
         pair("cores", cores.to_string()),
         pair("memory", field("/proc/meminfo", "MemTotal").unwrap_or_default()),
         pair("system", kernel),

@@ -126,7 +126,9 @@ impl<'a> Stage<'a> {
                 State::Success => return Ok(()),
                 ready if ready.is_ready() => {
                     let why = String::from_utf8_lossy(&record.result).into_owned();
-                    return Err(Failure::failed("the task of a benchmark must succeed").because(anyhow::anyhow!(why)).into());
+                    return Err(Failure::failed("the task of a benchmark must succeed")
+                        .because(anyhow::anyhow!(why))
+                        .into());
                 }
                 _ => {}
             }

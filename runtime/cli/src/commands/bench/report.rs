@@ -48,7 +48,13 @@ impl Report {
     }
 
     /// Adds a figure from its rounds.
-    pub(crate) fn add(&mut self, name: impl Into<String>, unit: &'static str, rounds: Vec<f64>, bound: Bound) {
+    pub(crate) fn add(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        rounds: Vec<f64>,
+        bound: Bound,
+    ) {
         self.rows.push(Row { name: name.into(), unit, spread: Spread::of(rounds), bound });
     }
 
@@ -64,7 +70,10 @@ impl Report {
         }
         printer.pairs(&self.machine);
         printer.line("");
-        printer.table(&["FIGURE", "MEDIAN", "LOW – HIGH", "UNIT", "BOUND"], self.rows.iter().map(|row| line(row, printer)));
+        printer.table(
+            &["FIGURE", "MEDIAN", "LOW – HIGH", "UNIT", "BOUND"],
+            self.rows.iter().map(|row| line(row, printer)),
+        );
         Ok(())
     }
 

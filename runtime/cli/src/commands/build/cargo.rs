@@ -24,8 +24,7 @@ const PROFILE: [&str; 7] = [
 ];
 
 /// How a guest is linked (docs/sdk.md); given only where the folder's own configuration does not say so already.
-const RUSTFLAGS: &str =
-    "target.wasm32-wasip2.rustflags=[\"-Clink-arg=--initial-memory=524288\", \"-Clink-arg=-zstack-size=131072\"]";
+const RUSTFLAGS: &str = "target.wasm32-wasip2.rustflags=[\"-Clink-arg=--initial-memory=524288\", \"-Clink-arg=-zstack-size=131072\"]";
 
 /// What says that a folder's own configuration links as it should.
 const LINKED_ALREADY: &str = "--initial-memory";
@@ -118,13 +117,16 @@ fn command(folder: &Path, manifest: &Path, locked: bool) -> anyhow::Result<Comma
 fn links_already(folder: &Path) -> anyhow::Result<bool> {
     let folder = folder.canonicalize()?;
     let mut configurations = folder.ancestors().map(|above| above.join(".cargo/config.toml"));
-    Ok(configurations.any(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(LINKED_ALREADY))))
+    Ok(configurations
+        .any(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(LINKED_ALREADY))))
 }
 
 /// The component in one of cargo's messages, if the package of this manifest made one.
 fn artefact(line: &str, manifest: &Path) -> Option<Artefact> {
     let message: Value = serde_json::from_str(line).ok()?;
-    if message.get("reason")? != "compiler-artifact" || message.get("manifest_path")?.as_str()? != manifest.to_str()? {
+    if message.get("reason")? != "compiler-artifact"
+        || message.get("manifest_path")?.as_str()? != manifest.to_str()?
+    {
         return None;
     }
     let files = message.get("filenames")?.as_array()?;
@@ -169,8 +171,14 @@ mod tests {
             )
         };
         let made = |line: String| artefact(&line, manifest).map(|artefact| artefact.package);
-        assert_eq!(made(line("/p/math/Cargo.toml", "path+file:///p/math#0.1.0", "/t/math.wasm")), Some("math".into()));
-        assert_eq!(made(line("/p/math/Cargo.toml", "path+file:///p/math#sums@0.1.0", "/t/sums.wasm")), Some("sums".into()));
+        assert_eq!(
+            made(line("/p/math/Cargo.toml", "path+file:///p/math#0.1.0", "/t/math.wasm")),
+            Some("math".into())
+        );
+        assert_eq!(
+            made(line("/p/math/Cargo.toml", "path+file:///p/math#sums@0.1.0", "/t/sums.wasm")),
+            Some("sums".into())
+        );
         assert_eq!(made(line("/p/sdk/Cargo.toml", "path+file:///p/sdk#0.1.0", "/t/sdk.wasm")), None);
         assert_eq!(made(line("/p/math/Cargo.toml", "path+file:///p/math#0.1.0", "/t/libmath.rlib")), None);
         assert_eq!(made("not json".into()), None);

@@ -26,7 +26,7 @@ pub(crate) fn keywords(object: Option<&str>, pairs: &[String]) -> Result<Bytes, 
         None => Bytes::from_static(b"{}"),
     };
     let entries = pairs.iter().map(|pair| keyword(pair)).collect::<Result<Vec<_>, _>>()?;
-    json::merge(&base, &json::object_of(&entries)).map_err(|error| bad_json("--kwargs", &error))
+    json::merge(&base, &json::object_of(&entries)).map_err(|error| bad_json("`--kwargs`", &error))
 }
 
 /// `NAME=VALUE` with a name and a value as a positional argument has one.
@@ -42,7 +42,7 @@ fn checked_object(text: &str) -> Result<Bytes, Failure> {
         Ok(Kind::Object) => Ok(Bytes::copy_from_slice(text.as_bytes())),
         Ok(kind) => Err(Failure::usage(format!("expected `--kwargs` to be one JSON object, got {kind}"))
             .hint("for example --kwargs '{\"x\": 2}', or -k x=2")),
-        Err(error) => Err(bad_json("--kwargs", &error)),
+        Err(error) => Err(bad_json("`--kwargs`", &error)),
     }
 }
 
@@ -53,7 +53,9 @@ fn value(word: &str) -> Result<Bytes, Failure> {
     match json::check(word.as_bytes()) {
         Ok(_) => Ok(Bytes::copy_from_slice(word.trim().as_bytes())),
         // A word that begins like JSON and isn't is a slip, not text.
-        Err(error) if word.trim_start().starts_with(['[', '{', '"']) => Err(bad_json(&format!("`{word}`"), &error)),
+        Err(error) if word.trim_start().starts_with(['[', '{', '"']) => {
+            Err(bad_json(&format!("`{word}`"), &error))
+        }
         Err(_) => Ok(json::string(word)),
     }
 }
@@ -67,15 +69,18 @@ fn file(path: &Path) -> Result<Bytes, Failure> {
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > FILE_BYTES_MAX {
         let name = path.display();
-        return Err(Failure::usage(format!("expected `{name}` to be at most {FILE_BYTES_MAX} bytes, got {size}"))
-            .hint("grant the plugin a directory instead, and send the file's name"));
+        return Err(Failure::usage(format!(
+            "expected `{name}` to be at most {FILE_BYTES_MAX} bytes, got {size}"
+        ))
+        .hint("grant the plugin a directory instead, and send the file's name"));
     }
     std::fs::read(path).map(|bytes| Blob(bytes).to_json()).map_err(failed)
 }
 
 fn bad_json(what: &str, error: &json::Error) -> Failure {
-    Failure::usage(format!("expected {what} to be JSON: {error}"))
-        .hint("quote it for the shell ('[1, 2]'); for plain text that begins like JSON, write it as a JSON string")
+    Failure::usage(format!("expected {what} to be JSON: {error}")).hint(
+        "quote it for the shell ('[1, 2]'); for plain text that begins like JSON, write it as a JSON string",
+    )
 }
 
 #[cfg(test)]

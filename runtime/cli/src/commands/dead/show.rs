@@ -39,7 +39,10 @@ pub(super) fn print(printer: &Printer, letter: &DeadLetter) {
             ("id", letter.id.0.clone()),
             ("queue", letter.queue.to_string()),
             ("task", task_of(letter).unwrap_or_else(|| "unknown".to_owned())),
-            ("task id", header(&letter.message, "id").map(|id| tame(&id)).unwrap_or_else(|| "unknown".to_owned())),
+            (
+                "task id",
+                header(&letter.message, "id").map(|id| tame(&id)).unwrap_or_else(|| "unknown".to_owned()),
+            ),
             ("reason", format!("{}: {}", reason.kind, tame(&reason.detail))),
             ("when", when(reason.at)),
             ("worker", tame(&reason.worker)),
@@ -85,21 +88,27 @@ pub(super) fn document(letter: &DeadLetter) -> serde_json::Value {
     put("task", json!(task_of(letter)));
     put("task_id", json!(header(message, "id")));
     put("delivery_count", json!(letter.delivery_count));
-    put("reason", json!({
-        "kind": letter.reason.kind,
-        "detail": letter.reason.detail,
-        "worker": letter.reason.worker,
-        "at": letter.reason.at.to_iso(),
-    }));
+    put(
+        "reason",
+        json!({
+            "kind": letter.reason.kind,
+            "detail": letter.reason.detail,
+            "worker": letter.reason.worker,
+            "at": letter.reason.at.to_iso(),
+        }),
+    );
     put("content_type", json!(message.content_type));
     put("content_encoding", json!(message.content_encoding));
-    put("properties", json!({
-        "correlation_id": message.properties.correlation_id,
-        "reply_to": message.properties.reply_to,
-        "priority": message.properties.priority,
-        "delivery_mode": message.properties.delivery_mode,
-        "expiration": message.properties.expiration,
-    }));
+    put(
+        "properties",
+        json!({
+            "correlation_id": message.properties.correlation_id,
+            "reply_to": message.properties.reply_to,
+            "priority": message.properties.priority,
+            "delivery_mode": message.properties.delivery_mode,
+            "expiration": message.properties.expiration,
+        }),
+    );
     for (name, bytes) in [("headers", &message.headers), ("body", &message.body)] {
         match std::str::from_utf8(bytes) {
             Ok(text) => put(name, json!(text)),

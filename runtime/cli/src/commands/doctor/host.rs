@@ -91,7 +91,9 @@ fn files(wanted: &SandboxConfig) -> Check {
 /// Not a failure: most tasks use a small part of their cap.
 fn memory(wanted: &SandboxConfig) -> Check {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let Some(total) = kib.map(|kib| kib * 1024) else {
         return Check::ok("memory", "its size is not known on this system");
     };
@@ -100,7 +102,11 @@ fn memory(wanted: &SandboxConfig) -> Check {
     let found = format!("{} here; a task may take {}", show_bytes(total), show_bytes(cap));
     if computing > total {
         let hint = "lower `worker_concurrency` or `max_memory` in `[limits]`";
-        return Check::warning("memory", format!("{found}, those on a CPU together more than there is"), hint);
+        return Check::warning(
+            "memory",
+            format!("{found}, those on a CPU together more than there is"),
+            hint,
+        );
     }
     Check::ok("memory", found)
 }

@@ -34,7 +34,11 @@ pub(crate) async fn checks(config: &Config, sandbox: Sandbox) -> Vec<Check> {
     let found = format!("{} with {tasks} tasks in `{}`", report.loaded.len(), directory.display());
     let mut checks = vec![Check::ok("plugins", found)];
     checks.extend(report.refused.iter().map(|(path, error)| {
-        Check::failed("plugins", format!("{}: {}", path.display(), error.chain()), error.hint().unwrap_or_default())
+        Check::failed(
+            "plugins",
+            format!("{}: {}", path.display(), error.chain()),
+            error.hint().unwrap_or_default(),
+        )
     }));
     checks
 }
@@ -42,9 +46,14 @@ pub(crate) async fn checks(config: &Config, sandbox: Sandbox) -> Vec<Check> {
 /// Whether plugins can be built here; a machine that only runs them needs none of it.
 pub(crate) fn toolchain() -> Check {
     let what = "toolchain";
-    let library = Command::new("rustc").args(["--print", "target-libdir", "--target", build::TARGET]).output();
+    let library =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", build::TARGET]).output();
     let Ok(library) = library else {
-        return Check::warning(what, "no Rust compiler: plugins can't be built here", "install Rust 1.95 or newer");
+        return Check::warning(
+            what,
+            "no Rust compiler: plugins can't be built here",
+            "install Rust 1.95 or newer",
+        );
     };
     let directory = PathBuf::from(String::from_utf8_lossy(&library.stdout).trim());
     if !build::has_standard_library(&directory) {

@@ -34,7 +34,9 @@ pub(super) fn show(
     let printer = &context.printer;
     let queues: Vec<&str> = worker.queues.iter().map(|queue| queue.as_str()).collect();
     printer.note("");
-    printer.note(printer.tint_note(Tone::Strong, format!("rwork {} · {}", env!("CARGO_PKG_VERSION"), worker.node)));
+    printer.note(
+        printer.tint_note(Tone::Strong, format!("rwork {} · {}", env!("CARGO_PKG_VERSION"), worker.node)),
+    );
     let rows = [
         ("queues", queues.join(", ")),
         ("broker", services.broker_url.to_string()),
@@ -57,7 +59,13 @@ pub(super) fn show(
         }
     }
     if report.loaded.is_empty() {
-        printer.note(format!("  {}", printer.tint_note(Tone::Warn, "no plugin can be used yet; one that is copied here goes live at once")));
+        printer.note(format!(
+            "  {}",
+            printer.tint_note(
+                Tone::Warn,
+                "no plugin can be used yet; one that is copied here goes live at once"
+            )
+        ));
     }
     printer.note("");
 }

@@ -7,8 +7,8 @@ use crate::config::Flag;
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
-The first SIGINT or SIGTERM takes no more messages and lets running tasks end; the second stops them and gives them back;
-SIGQUIT does both at once.
+The first SIGINT or SIGTERM takes no more messages and lets running tasks end; the second stops
+them and gives their messages back; SIGQUIT does both at once.
 
 Examples:
   rwork run --plugins ./plugins
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Tasks that may exist at once, waiting ones too [default: concurrency × 64]
     #[arg(long, value_name = "N")]
     pub(super) max_in_flight: Option<usize>,
-    /// Node name; %h host with domain, %n host, %d domain [default: rwork@%h]
+    /// Node name; %h host with domain, %n host, %d domain; `rwork@%h` by default
     #[arg(short = 'n', long, value_name = "NAME")]
     pub(super) hostname: Option<String>,
     /// Messages held unstarted for each CPU slot [default: 4]
@@ -89,7 +89,9 @@ impl Args {
         }
         let mut notes = Vec::new();
         if self.task_events {
-            notes.push("task events (`-E`) are not in this version; the log has every task with its id".to_owned());
+            notes.push(
+                "task events (`-E`) are not in this version; the log has every task with its id".to_owned(),
+            );
         }
         let mut flags = self.plain();
         if let Some(pool) = self.pool {
@@ -108,7 +110,11 @@ impl Args {
             ("worker_concurrency", "-c", self.concurrency.as_ref().map(number)),
             ("worker_max_in_flight", "--max-in-flight", self.max_in_flight.as_ref().map(number)),
             ("worker_hostname", "-n", self.hostname.clone()),
-            ("worker_prefetch_multiplier", "--prefetch-multiplier", self.prefetch_multiplier.as_ref().map(number)),
+            (
+                "worker_prefetch_multiplier",
+                "--prefetch-multiplier",
+                self.prefetch_multiplier.as_ref().map(number),
+            ),
             ("task_time_limit", "--time-limit", self.time_limit.clone()),
             ("task_soft_time_limit", "--soft-time-limit", self.soft_time_limit.clone()),
             ("worker_shutdown_timeout", "--shutdown-timeout", self.shutdown_timeout.clone()),
@@ -139,7 +145,9 @@ impl Args {
                 if self.max_in_flight.is_none() {
                     flags.push(Flag::new("worker_max_in_flight", "-c", wanted));
                 }
-                format!("`-P`: rwork has one pool; up to {wanted} tasks in flight, as many as there are cores compute")
+                format!(
+                    "`-P`: rwork has one pool; up to {wanted} tasks in flight, as many as there are cores compute"
+                )
             }
         }
     }
@@ -162,7 +170,10 @@ mod tests {
     fn solo_is_one_at_a_time() {
         let args = Args { pool: Some(Pool::Solo), concurrency: Some(500), ..Args::default() };
         let (flags, _) = args.settings().unwrap();
-        assert_eq!(flags, [Flag::new("worker_concurrency", "-P", 1), Flag::new("worker_max_in_flight", "-P", 1)]);
+        assert_eq!(
+            flags,
+            [Flag::new("worker_concurrency", "-P", 1), Flag::new("worker_max_in_flight", "-P", 1)]
+        );
     }
 
     #[test]

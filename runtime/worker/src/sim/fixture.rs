@@ -1,0 +1,191 @@
+//! The model world in calm, for tests of single steps and of one worker.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rwork_broker::{Delivery, Publish, Receipt, Route};
+use rwork_protocol::{Message, NewTask, Record, TaskId, Timestamp, decode};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::backend::ModelBackend;
+use super::broker::ModelBroker;
+use super::executor::{ModelExecutor, ModelTask};
+use super::ledger::{End, Run};
+use super::tasks;
+use super::world::World;
+use crate::commit::{Commit, Held};
+use crate::intake::Arrived;
+use crate::outage::Backoff;
+use crate::parts::Parts;
+use crate::request::Request;
+use crate::session::{Connector, Session};
+use crate::shared::Shared;
+use crate::{Clock, Shutdown, Summary, Worker, WorkerConfig, WorkerParts};
+
+/// One worker's surroundings, with nothing running.
+pub(crate) struct Bench {
+    world: World,
+    pub(crate) parts: Arc<Parts<ModelExecutor>>,
+    pub(crate) session: Arc<Session>,
+    /// What was sent to the settler.
+    pub(crate) inbox: mpsc::Receiver<Commit>,
+    _settler: mpsc::Sender<Commit>,
+}
+
+pub(crate) type ModelRequest = Request<ModelExecutor>;
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let world = World::calm();
+        let (settler, inbox) = mpsc::channel(16);
+        let WorkerParts { broker, backend, executor, clock, rng, config } = parts(&world, 4, |_| {});
+        let shared = Arc::new(Shared {
+            broker,
+            backend,
+            clock,
+            config,
+            rng: Mutex::new(rng),
+            settler: settler.downgrade(),
+            summary: Mutex::default(),
+            mistake: None,
+        });
+        let (_, session) = Connector::new(&shared).connect(Arc::clone(&shared)).await.unwrap();
+        let parts = Arc::new(Parts { shared, executor });
+        Self { world, parts, session, inbox, _settler: settler }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        self.parts.shared.backoff()
+    }
+
+    /// A message as if it had just been delivered.
+    pub(crate) fn delivery(&self, message: Message) -> Delivery {
+        let receipt = Receipt::Number(1);
+        Delivery { message, queue: tasks::queue(), redelivered: false, delivery_count: 1, receipt }
+    }
+
+    pub(crate) fn held(&self, message: Message) -> Held {
+        Held { session: Arc::clone(&self.session), delivery: self.delivery(message) }
+    }
+
+    pub(crate) fn arrived(&self, delivery: Delivery) -> Arrived {
+        let message = decode(&delivery.message, &self.parts.shared.config.decode_limits);
+        Arrived { delivery, message, success: None }
+    }
+
+    /// A request for a task of the model world.
+    pub(crate) fn request(&self, task: &str, change: impl FnOnce(&mut NewTask)) -> (Arc<ModelRequest>, Held) {
+        let message = message(task, self.now(), change);
+        let held = self.held(message.clone());
+        let decoded = decode(&message, &self.parts.shared.config.decode_limits).unwrap();
+        let version: ModelTask = crate::Executor::lookup(&self.parts.executor, task).unwrap();
+        let request = Request::new(Arc::clone(&self.parts), decoded, version, &held.delivery);
+        (Arc::new(request), held)
+    }
+}
+
+/// The message of a task of the model world, its id the task's name.
+pub(crate) fn message(task: &str, now: Timestamp, change: impl FnOnce(&mut NewTask)) -> Message {
+    let mut new = NewTask { id: Some(tasks::task_id(task)), ..NewTask::new(tasks::name(task)) };
+    change(&mut new);
+    new.build(now).unwrap().encode()
+}
+
+fn parts(world: &World, slots: usize, change: impl FnOnce(&mut WorkerConfig)) -> WorkerParts<ModelExecutor> {
+    let mut config = WorkerConfig {
+        concurrency: 1,
+        max_in_flight: slots,
+        ..WorkerConfig::new("worker1@model", vec![tasks::queue()], tasks::queue())
+    };
+    change(&mut config);
+    WorkerParts {
+        broker: Arc::new(ModelBroker { world: world.clone(), worker: 1 }),
+        backend: Arc::new(ModelBackend { world: world.clone(), worker: 1 }),
+        executor: ModelExecutor::new(world.clone(), config.max_in_flight),
+        clock: Arc::new(world.clone()),
+        rng: fastrand::Rng::with_seed(1),
+        config,
+    }
+}
+
+/// A whole worker in a calm world.
+pub(crate) struct Calm {
+    world: World,
+    pub(crate) shutdown: Shutdown,
+    worker: JoinSet<Summary>,
+    _time: JoinSet<()>,
+}
+
+impl Calm {
+    pub(crate) fn start(slots: usize, change: impl FnOnce(&mut WorkerConfig)) -> Self {
+        let world = World::calm();
+        let mut time = JoinSet::new();
+        time.spawn(world.clone().pass_time());
+        let model = Worker::new(parts(&world, slots, change)).unwrap();
+        let shutdown = Shutdown::new();
+        let mut worker = JoinSet::new();
+        let run = model.run(shutdown.clone());
+        worker.spawn(async move { run.await.unwrap() });
+        Self { world, shutdown, worker, _time: time }
+    }
+
+    /// Sends a task under this id.
+    pub(crate) fn send(&self, task: &str, id: &str) -> u64 {
+        let message = message(task, self.world.now(), |new| new.id = Some(tasks::task_id(id)));
+        self.world.accept(Publish { route: Route::queue(&tasks::queue()), message, not_before: None })
+    }
+
+    /// Waits until something is so; the paused clock leaps there.
+    pub(crate) async fn until(&self, what: impl Fn(&Self) -> bool) {
+        tokio::time::timeout(Duration::from_secs(600), async {
+            while !what(self) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    pub(crate) fn record(&self, id: &str) -> Option<Record> {
+        self.world.lock().records.by_id.get(&tasks::task_id(id)).cloned()
+    }
+
+    /// Messages that run now, and messages that are held and do not.
+    pub(crate) fn running_and_unstarted(&self) -> (usize, usize) {
+        let state = self.world.lock();
+        let handed = state.ledger.accounts.values().flat_map(|account| &account.deliveries);
+        let held: Vec<_> = handed.filter(|handed| handed.end.is_none()).collect();
+        let running = held.iter().filter(|handed| handed.run == Run::Started).count();
+        (running, held.len() - running)
+    }
+
+    /// How a message's only delivery ended.
+    pub(crate) fn ended(&self, serial: u64) -> Option<&'static str> {
+        let state = self.world.lock();
+        match state.ledger.accounts.get(&serial)?.deliveries.first()?.end? {
+            End::Acked => Some("acked"),
+            End::Requeued => Some("requeued"),
+            End::Released => Some("released"),
+            End::DeadLettered => Some("dead"),
+            _ => Some("lost"),
+        }
+    }
+
+    pub(crate) async fn stopped(mut self) -> Summary {
+        self.worker.join_next().await.unwrap().unwrap()
+    }
+
+    /// Takes the backend away for so long.
+    pub(crate) fn take_backend_away(&self, length: Duration) {
+        self.world.lock().records.down_until = Some(tokio::time::Instant::now() + length);
+    }
+}
+
+pub(crate) fn id(id: &str) -> TaskId {
+    tasks::task_id(id)
+}

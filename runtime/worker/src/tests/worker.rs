@@ -1,0 +1,92 @@
+//! One whole worker in a calm world: bounds, sharing, shutdown.
+
+use std::time::Duration;
+
+use rwork_protocol::State;
+
+use crate::sim::fixture::Calm;
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_held_than_slots_and_prefetch_allow() {
+    let world = Calm::start(2, |config| config.prefetch_multiplier = 3);
+    for number in 0..20 {
+        world.send("slow", &format!("slow-{number}"));
+    }
+    world.until(|world| world.running_and_unstarted().0 == 2).await;
+    world.until(|world| world.running_and_unstarted().1 > 0).await;
+    assert!(world.running_and_unstarted().1 <= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_for_short_goes_back_when_tasks_become_long() {
+    let world = Calm::start(1, |config| config.prefetch_multiplier = 2);
+    // Short enough for a large prefetch.
+    for number in 0..40 {
+        world.send("early", &format!("short-{number}"));
+    }
+    world.until(|world| world.record("short-39").is_some()).await;
+    for number in 0..40 {
+        world.send("patient", &format!("long-{number}"));
+    }
+    world.until(|world| world.running_and_unstarted().0 == 1).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(world.running_and_unstarted().1 <= 2, "{:?}", world.running_and_unstarted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_shutdown_lets_what_runs_end_and_gives_back_the_rest() {
+    let world = Calm::start(1, |_| {});
+    let (first, second) = (world.send("slow", "runs"), world.send("slow", "waits"));
+    world.until(|world| world.running_and_unstarted() == (1, 1)).await;
+    world.shutdown.intake.cancel();
+    world.until(|world| world.ended(second).is_some()).await;
+    // At once, not when the other has ended.
+    assert_eq!((world.ended(first), world.ended(second)), (None, Some("released")));
+    world.until(|world| world.ended(first).is_some()).await;
+    assert_eq!(world.record("runs").unwrap().status, State::Success);
+    let summary = world.stopped().await;
+    assert_eq!((summary.succeeded, summary.released, summary.ran()), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_signal_asks_then_kills() {
+    let world = Calm::start(2, |_| {});
+    let (polite, deaf) = (world.send("patient", "polite"), world.send("hard-of-hearing", "x"));
+    assert!(deaf > polite);
+    let deaf = world.send("slow", "deaf");
+    world.until(|world| world.running_and_unstarted().0 == 2).await;
+    world.shutdown.intake.cancel();
+    world.shutdown.work.cancel();
+    world.until(|world| world.ended(deaf).is_some()).await;
+    assert_eq!((world.ended(polite), world.ended(deaf)), (Some("acked"), Some("released")));
+    assert_eq!(world.record("polite").unwrap().status, State::Success);
+    assert_eq!(world.record("deaf"), None);
+    let summary = world.stopped().await;
+    assert_eq!((summary.succeeded, summary.shut_down, summary.refused), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_stops_at_once() {
+    let world = Calm::start(1, |_| {});
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.shutdown.intake.cancel();
+    let began = tokio::time::Instant::now();
+    world.stopped().await;
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_acked_and_little_is_taken_while_the_backend_is_away() {
+    let world = Calm::start(2, |config| {
+        config.settle_batch_max = 2;
+        config.prefetch_max = 4;
+    });
+    world.take_backend_away(Duration::from_secs(30));
+    let all: Vec<_> = (0..40).map(|number| world.send("ok", &format!("ok-{number}"))).collect();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(all.iter().all(|serial| world.ended(*serial).is_none()));
+    let (running, unstarted) = world.running_and_unstarted();
+    // Slots, outcomes on their way, the batch in hand, prefetch.
+    assert!(running + unstarted <= 2 + 4 + 2 + 2 * 4, "{running} + {unstarted}");
+    world.until(|world| all.iter().all(|serial| world.ended(*serial) == Some("acked"))).await;
+}

@@ -1,0 +1,94 @@
+//! What became of numbered tasks, from all who know: the producer, the tasks themselves, the workers' logs, the backend.
+//!
+//! 1. a [`Producer`] numbers what it sends and notes what was accepted; 2. [`History::gather`] collects the rest when all
+//! is over; 3. [`judge`] says what must not have happened. It knows nothing of how workers were started or killed.
+
+mod gather;
+mod judge;
+mod producer;
+
+use std::collections::BTreeMap;
+
+use rwork_protocol::{Record, TaskId, Timestamp};
+
+pub use judge::{Fault, Verdict, judge};
+pub use producer::Producer;
+
+/// Everything that is known when all is over.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// What the broker accepted.
+    pub accepted: BTreeMap<u64, TaskId>,
+    /// What the tasks wrote down, in order.
+    pub lines: Vec<Line>,
+    /// When which worker was killed.
+    pub kills: Vec<Kill>,
+    /// Which worker was handed which message, in the order of each worker's log.
+    pub receipts: Vec<Receipt>,
+    /// The records of ready states.
+    pub records: BTreeMap<u64, Record>,
+    /// Dead letters, with their reasons.
+    pub dead: BTreeMap<u64, String>,
+    /// Messages still in the queue.
+    pub left: u64,
+}
+
+/// One line of the tasks' log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Which task.
+    pub number: u64,
+    /// Began, or ended.
+    pub word: Word,
+    /// The worker's node name.
+    pub node: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a task wrote down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It began.
+    Start,
+    /// It reached its end.
+    End,
+}
+
+/// A worker that was killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Its node name, of this one incarnation.
+    pub node: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One message handed to one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which task.
+    pub number: u64,
+    /// The worker's node name.
+    pub node: String,
+    /// When.
+    pub at: Timestamp,
+    /// How often it was handed out so far, this time included.
+    pub deliveries: u64,
+}
+
+impl History {
+    /// The node's kill, if it was killed.
+    fn kill(&self, node: &str) -> Option<&Kill> {
+        self.kills.iter().find(|kill| kill.node == node)
+    }
+
+    /// The starts of each number, in order.
+    fn starts(&self) -> BTreeMap<u64, Vec<&Line>> {
+        let mut starts: BTreeMap<u64, Vec<&Line>> = BTreeMap::new();
+        for line in self.lines.iter().filter(|line| line.word == Word::Start) {
+            starts.entry(line.number).or_default().push(line);
+        }
+        starts
+    }
+}

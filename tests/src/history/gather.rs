@@ -1,0 +1,85 @@
+//! Collecting what the producer does not know, when all is over.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use rwork_backend::ResultBackend;
+use rwork_broker::{Broker, DeadLetterQuery};
+use rwork_embedded::Embedded;
+use rwork_protocol::{DecodeLimits, TaskId, Timestamp, decode};
+
+use super::{History, Kill, Line, Producer, Receipt, Word};
+use crate::journal::{Entry, Journal};
+
+/// Records read in one round trip.
+const RECORDS: usize = 500;
+
+impl History {
+    /// Collects everything. The workers must have ended, so that nothing is on its way any more.
+    ///
+    /// # Errors
+    /// When something can't be read, or the tasks' log holds what is no line of it.
+    pub async fn gather(
+        producer: Producer,
+        log: &Path,
+        kills: Vec<Kill>,
+        journal: &Journal,
+        database: &Embedded,
+    ) -> anyhow::Result<Self> {
+        let accepted = producer.accepted;
+        let numbers: HashMap<TaskId, u64> = accepted.iter().map(|(number, id)| (id.clone(), *number)).collect();
+        let mut history = Self { accepted, kills, ..Self::default() };
+        let text = std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
+        history.lines = text.lines().map(|line| read(line).with_context(|| format!("`{line}` is no line of a task"))).collect::<Result<_, _>>()?;
+        history.receipts = journal.so_far().iter().filter_map(|entry| receipt(entry, &numbers)).collect();
+        history.add_records(database).await?;
+        history.add_leftovers(database, &numbers).await?;
+        Ok(history)
+    }
+
+    async fn add_records(&mut self, backend: &dyn ResultBackend) -> anyhow::Result<()> {
+        let all: Vec<(u64, TaskId)> = self.accepted.iter().map(|(number, id)| (*number, id.clone())).collect();
+        for part in all.chunks(RECORDS) {
+            let ids: Vec<TaskId> = part.iter().map(|(_, id)| id.clone()).collect();
+            for ((number, _), record) in part.iter().zip(backend.get(&ids).await?) {
+                if let Some(record) = record.filter(|record| record.status.is_ready()) {
+                    self.records.insert(*number, record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_leftovers(&mut self, broker: &dyn Broker, numbers: &HashMap<TaskId, u64>) -> anyhow::Result<()> {
+        for letter in broker.dead_letters(DeadLetterQuery::default()).await? {
+            let message = decode(&letter.message, &DecodeLimits::default()).context("a dead letter of ours can't be read")?;
+            let number = numbers.get(&message.headers.id).context("a dead letter that nobody sent")?;
+            self.dead.insert(*number, format!("{}: {}", letter.reason.kind, letter.reason.detail));
+        }
+        self.left = broker.queues().await?.iter().map(|queue| queue.ready + queue.unsettled + queue.delayed).sum();
+        Ok(())
+    }
+}
+
+/// `start 17 w0-1@site 1795233589898`
+fn read(line: &str) -> Option<Line> {
+    let mut words = line.split(' ');
+    let word = match words.next()? {
+        "start" => Word::Start,
+        "end" => Word::End,
+        _ => return None,
+    };
+    let number = words.next()?.parse().ok()?;
+    let node = words.next()?.to_owned();
+    let at = Timestamp::from_millis(words.next()?.parse().ok()?);
+    words.next().is_none().then_some(Line { number, word, node, at })
+}
+
+fn receipt(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Receipt> {
+    if !entry.says("message received") {
+        return None;
+    }
+    let number = *numbers.get(&TaskId::new(entry.field("task_id")?).ok()?)?;
+    Some(Receipt { number, node: entry.node.to_string(), at: entry.at()?, deliveries: entry.number("deliveries")? })
+}

@@ -1,0 +1,200 @@
+//! The checker: what a history must not contain, and what it shows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rwork_protocol::{State, Timestamp};
+
+use super::{History, Line, Receipt, Word};
+
+/// Something that must not have happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Accepted, and nothing came of it: neither a result nor a dead letter.
+    Lost(u64),
+    /// Run, or answered, although it was never accepted.
+    Phantom(u64),
+    /// It ended otherwise than it should have.
+    Ended(u64, String),
+    /// It has a result, but never began.
+    NeverRan(u64),
+    /// It began more than once, and not only because its worker was killed.
+    RanTwice(u64, String),
+    /// Messages are left in the queue.
+    Left(u64),
+}
+
+/// What a history shows.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// What must not have happened.
+    pub faults: Vec<Fault>,
+    /// Tasks that were accepted.
+    pub accepted: usize,
+    /// Tasks that began more than once, each for a good reason.
+    pub ran_again: usize,
+    /// Of these, the ones that had reached their end before the kill, but not their stored result.
+    pub ended_unstored: usize,
+    /// Messages that a killed worker held and another one was handed.
+    pub redelivered: usize,
+    /// Messages that were handed to another worker although the one that held them lives.
+    pub taken_from_the_living: usize,
+    /// The most deliveries that one message had.
+    pub deliveries_max: u64,
+    /// The longest time from a kill until a message that was held was handed to another worker.
+    pub redelivery_max: Duration,
+    /// The longest time from a kill until a message that was held began elsewhere, where nothing else was killed between.
+    pub restart_max: Duration,
+}
+
+/// Judges a history of tasks that all should have succeeded, each with its own number as its result.
+pub fn judge(history: &History) -> Verdict {
+    let mut verdict = Verdict { accepted: history.accepted.len(), ..Verdict::default() };
+    let starts = history.starts();
+    verdict.judge_ends(history, &starts);
+    verdict.judge_starts(history, &starts);
+    verdict.judge_waits(history, &starts);
+    if history.left > 0 {
+        verdict.faults.push(Fault::Left(history.left));
+    }
+    verdict
+}
+
+type Starts<'a> = BTreeMap<u64, Vec<&'a Line>>;
+
+impl Verdict {
+    fn judge_ends(&mut self, history: &History, starts: &Starts<'_>) {
+        for number in history.accepted.keys() {
+            let record = history.records.get(number);
+            if let Some(reason) = history.dead.get(number) {
+                self.faults.push(Fault::Ended(*number, format!("dead letter: {reason}")));
+            } else if let Some(record) = record {
+                if record.status != State::Success || record.result != number.to_string().as_bytes() {
+                    let result = String::from_utf8_lossy(&record.result);
+                    self.faults.push(Fault::Ended(*number, format!("{}: {result}", record.status)));
+                } else if !starts.contains_key(number) {
+                    self.faults.push(Fault::NeverRan(*number));
+                }
+            } else {
+                self.faults.push(Fault::Lost(*number));
+            }
+        }
+    }
+
+    fn judge_starts(&mut self, history: &History, starts: &Starts<'_>) {
+        for (number, starts) in starts {
+            if !history.accepted.contains_key(number) {
+                self.faults.push(Fault::Phantom(*number));
+            }
+            for pair in starts.windows(2) {
+                if let [first, second] = pair
+                    && let Err(why) = explain(history, first, second)
+                {
+                    self.faults.push(Fault::RanTwice(*number, why));
+                }
+            }
+            let [earlier @ .., last] = starts.as_slice() else { continue };
+            if earlier.is_empty() {
+                continue;
+            }
+            self.ran_again += 1;
+            let ended = |line: &&Line| history.ended(*number, &line.node);
+            self.ended_unstored += usize::from(earlier.iter().any(ended));
+            if let Some(stored) = history.stored(*number)
+                && stored.as_millis() < last.at.as_millis()
+            {
+                let why = format!("`{}` ran it although its result was stored", last.node);
+                self.faults.push(Fault::RanTwice(*number, why));
+            }
+        }
+    }
+
+    fn judge_waits(&mut self, history: &History, starts: &Starts<'_>) {
+        let mut receipts: BTreeMap<u64, Vec<&Receipt>> = BTreeMap::new();
+        for receipt in &history.receipts {
+            self.deliveries_max = self.deliveries_max.max(receipt.deliveries);
+            receipts.entry(receipt.number).or_default().push(receipt);
+        }
+        for (number, mut holders) in receipts {
+            holders.sort_by_key(|receipt| receipt.at);
+            for pair in holders.windows(2) {
+                let [holder, next] = pair else { continue };
+                let Some(kill) = history.kill(&holder.node) else {
+                    self.taken_from_the_living += 1;
+                    continue;
+                };
+                self.redelivered += 1;
+                self.redelivery_max = self.redelivery_max.max(next.at.since(kill.at));
+                let begun = starts.get(&number).into_iter().flatten().find(|line| line.node == next.node);
+                if let Some(begun) = begun {
+                    self.restart_max = self.restart_max.max(begun.at.since(kill.at));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the first of two starts was cut short by a kill, and the second came after it.
+fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
+    let kill = history.kill(&first.node).ok_or_else(|| format!("`{}`, which ran it first, was not killed", first.node))?;
+    if kill.at.as_millis() < first.at.as_millis() {
+        return Err(format!("`{}` ran it after it was killed", first.node));
+    }
+    if second.at.as_millis() < kill.at.as_millis() {
+        return Err(format!("`{}` ran it while `{}` still lived", second.node, first.node));
+    }
+    Ok(())
+}
+
+impl History {
+    fn ended(&self, number: u64, node: &str) -> bool {
+        self.lines.iter().any(|line| line.word == Word::End && line.number == number && line.node == node)
+    }
+
+    /// When the stored result was made. A success is never overwritten, so that one older than the last start says that
+    /// the task need not have been run again.
+    fn stored(&self, number: u64) -> Option<Timestamp> {
+        self.records.get(&number)?.date_done
+    }
+}
+
+impl Verdict {
+    /// # Errors
+    /// What must not have happened, the first few of it.
+    pub fn clean(&self) -> anyhow::Result<()> {
+        const SHOWN: usize = 20;
+        let faults: Vec<String> = self.faults.iter().take(SHOWN).map(ToString::to_string).collect();
+        anyhow::ensure!(faults.is_empty(), "{} fault(s) in the history:\n{}", self.faults.len(), faults.join("\n"));
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(number) => write!(f, "task {number} was accepted and lost"),
+            Self::Phantom(number) => write!(f, "task {number} ran and was never accepted"),
+            Self::Ended(number, how) => write!(f, "task {number} ended as {how}"),
+            Self::NeverRan(number) => write!(f, "task {number} has a result and never ran"),
+            Self::RanTwice(number, why) => write!(f, "task {number} ran twice: {why}"),
+            Self::Left(count) => write!(f, "{count} message(s) are left in the queue"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  accepted                        {}", self.accepted)?;
+        writeln!(f, "  faults                          {}", self.faults.len())?;
+        writeln!(f, "  ran again after a kill          {} ({} had ended, unstored)", self.ran_again, self.ended_unstored)?;
+        writeln!(f, "  redelivered after a kill        {}", self.redelivered)?;
+        writeln!(f, "  taken from a living worker      {}", self.taken_from_the_living)?;
+        writeln!(f, "  deliveries of one message, max  {}", self.deliveries_max)?;
+        writeln!(f, "  kill to redelivery, max         {:.2} s", self.redelivery_max.as_secs_f64())?;
+        write!(f, "  kill to second start, max       {:.2} s", self.restart_max.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests;

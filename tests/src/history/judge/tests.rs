@@ -1,0 +1,94 @@
+//! The checker catches what it is there for.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use rwork_protocol::{Record, TaskId};
+
+use super::*;
+use crate::history::Kill;
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// One task, accepted, run by `a` at 100 and stored at 110.
+fn plain() -> History {
+    let mut history = History::default();
+    history.accepted.insert(1, TaskId::new("one").unwrap());
+    history.lines = vec![line(Word::Start, "a", 100), line(Word::End, "a", 110)];
+    history.receipts = vec![receipt("a", 90)];
+    store(&mut history, 110);
+    history
+}
+
+/// The same, killed at 105 and run again by `b` at 5,000.
+fn killed() -> History {
+    let mut history = plain();
+    history.kills = vec![Kill { node: "a".to_owned(), at: at(105) }];
+    history.lines = vec![line(Word::Start, "a", 100), line(Word::Start, "b", 5_000), line(Word::End, "b", 5_010)];
+    history.receipts.push(receipt("b", 4_990));
+    store(&mut history, 5_011);
+    history
+}
+
+fn line(word: Word, node: &str, millis: i64) -> Line {
+    Line { number: 1, word, node: node.to_owned(), at: at(millis) }
+}
+
+fn receipt(node: &str, millis: i64) -> Receipt {
+    Receipt { number: 1, node: node.to_owned(), at: at(millis), deliveries: 1 }
+}
+
+fn store(history: &mut History, millis: i64) {
+    let mut record = Record::new(TaskId::new("one").unwrap(), State::Success, "1");
+    record.date_done = Some(at(millis));
+    history.records.insert(1, record);
+}
+
+/// What a change of a history leads to, in words; empty: nothing.
+fn faults(mut history: History, change: impl FnOnce(&mut History)) -> String {
+    change(&mut history);
+    judge(&history).faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn what_must_not_happen_is_found() {
+    let check = |history: History, change: fn(&mut History), expected: &str| {
+        let found = faults(history, change);
+        assert!(found.contains(expected), "expected `{expected}`, found `{found}`");
+    };
+    check(plain(), |h| h.records.clear(), "task 1 was accepted and lost");
+    check(plain(), |h| h.accepted.clear(), "task 1 ran and was never accepted");
+    check(plain(), |h| h.lines.clear(), "task 1 has a result and never ran");
+    check(plain(), |h| h.left = 2, "2 message(s) are left");
+    check(plain(), |h| _ = h.dead.insert(1, "poisonous".to_owned()), "task 1 ended as dead letter: poisonous");
+    check(plain(), |h| h.records.get_mut(&1).unwrap().result = "2".into(), "task 1 ended as SUCCESS: 2");
+    check(plain(), |h| h.records.get_mut(&1).unwrap().status = State::Failure, "task 1 ended as FAILURE");
+    check(plain(), |h| h.lines.push(line(Word::Start, "a", 120)), "`a`, which ran it first, was not killed");
+    check(killed(), |h| h.kills.clear(), "`a`, which ran it first, was not killed");
+    check(killed(), |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(6_000) }], "`b` ran it while `a` still lived");
+    check(killed(), |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(50) }], "`a` ran it after it was killed");
+    check(killed(), |h| store(h, 104), "`b` ran it although its result was stored");
+}
+
+#[test]
+fn what_may_happen_is_counted() {
+    assert_eq!(faults(plain(), |_| {}), "");
+    let verdict = judge(&killed());
+    verdict.clean().unwrap();
+    assert_eq!((verdict.accepted, verdict.ran_again, verdict.ended_unstored, verdict.redelivered), (1, 1, 0, 1));
+    assert_eq!(verdict.redelivery_max, Duration::from_millis(4_885));
+    assert_eq!(verdict.restart_max, Duration::from_millis(4_895));
+
+    let mut ended = killed();
+    ended.lines.insert(1, line(Word::End, "a", 104));
+    assert_eq!(judge(&ended).ended_unstored, 1);
+}
+
+#[test]
+fn a_message_that_was_held_and_never_begun_is_timed_too() {
+    let mut history = killed();
+    history.lines.remove(0);
+    let verdict = judge(&history);
+    assert_eq!((verdict.ran_again, verdict.redelivered), (0, 1));
+    assert_eq!(verdict.restart_max, Duration::from_millis(4_895));
+}
