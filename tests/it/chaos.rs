@@ -5,8 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use rwork_protocol::TaskId;
-use rwork_tests::history::{History, Kill, Producer, judge};
+use rwork_tests::history::{History, Kill, Producer, Progress, judge};
 use rwork_tests::journal::{Journal, Reader};
 use rwork_tests::process::{Site, WorkerProcess, client, is_full_run, say, seed, unless_it_hangs};
 
@@ -42,7 +41,8 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
     let site = Site::new()?;
     let database = site.open()?;
     let mut pair = Pair::start(&site, journal).await?;
-    let producing = tokio::spawn(produce(Producer::new(client(&database))?, scale.tasks, scale.ahead, journal.reader()));
+    let producing =
+        tokio::spawn(produce(Producer::new(client(&database))?, scale.tasks, scale.ahead, journal.reader()));
 
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut progress = Progress::new(journal.reader());
@@ -122,26 +122,6 @@ async fn produce(mut producer: Producer, tasks: u64, ahead: u64, log: Reader) ->
         producer.send(BATCH.min(tasks - sent), SPINS).await?;
     }
     Ok(producer)
-}
-
-/// How many tasks have succeeded, by the workers' logs.
-struct Progress {
-    log: Reader,
-    done: std::collections::BTreeSet<TaskId>,
-}
-
-impl Progress {
-    fn new(log: Reader) -> Self {
-        Self { log, done: std::collections::BTreeSet::new() }
-    }
-
-    /// Waits until so many different tasks have succeeded.
-    async fn reach(&mut self, count: u64) {
-        while (self.done.len() as u64) < count {
-            let entry = self.log.find(|entry| entry.says("task succeeded")).await;
-            self.done.extend(entry.field("task_id").and_then(|id| TaskId::new(id).ok()));
-        }
-    }
 }
 
 /// When to kill, in tasks done: spread over the whole run, none of them at its very end.

@@ -37,8 +37,7 @@ enum Kind {
 }
 
 /// The info strings that a block may have, for the error.
-const KNOWN: &str =
-    "toml, toml manifest, toml cargo, rust, rust NAME, rust,ignore, console, json, wit, text";
+const KNOWN: &str = "toml, toml manifest, toml cargo, rust, rust NAME, rust,ignore, console, json, wit, text";
 
 impl Kind {
     fn of(info: &str) -> Option<Self> {
@@ -100,7 +99,7 @@ fn json_and_wit_parse() {
     for (page, block) in blocks(|kind| *kind == Kind::Wit) {
         let own = block.text.lines().any(|line| line.starts_with("package "));
         let text = if own { block.text.clone() } else { format!("package docs:example;\n{}", block.text) };
-        if let Err(error) = wit_parser::UnresolvedPackageGroup::parse("example.wit", &text) {
+        if let Err((_, error)) = wit_parser::UnresolvedPackageGroup::parse("example.wit", &text) {
             wrong.push(format!("{}: {error}", page.at(block.line)));
         }
     }

@@ -52,7 +52,8 @@ impl Ended {
     #[track_caller]
     fn assert_exception(&self, module: &str, kind: &str, args: &str) {
         let exception = self.exception();
-        let found = (exception.exc_module.as_str(), exception.exc_type.as_str(), text(&exception.exc_message));
+        let found =
+            (exception.exc_module.as_str(), exception.exc_type.as_str(), text(&exception.exc_message));
         assert_eq!(found, (module, kind, args));
     }
 
@@ -85,7 +86,8 @@ impl Neighbours {
             let mut count = 0;
             while count == 0 || !stop.is_cancelled() {
                 let sums = count..count + BATCH;
-                let batch = sums.clone().map(|n| message("math.add", format!("[{n}, 1]"), CallOptions::default()));
+                let batch =
+                    sums.clone().map(|n| message("math.add", format!("[{n}, 1]"), CallOptions::default()));
                 let ids = client.send_many(batch.collect(), &queue).await.unwrap();
                 for (id, n) in ids.iter().zip(sums) {
                     let record = client.wait(id, None).await.unwrap();

@@ -10,8 +10,8 @@
 mod chaos;
 mod cli;
 mod conformance;
-mod docs;
 mod disk_full;
+mod docs;
 mod hostile;
 mod hot_reload;
 mod layering;

@@ -6,6 +6,7 @@
 mod gather;
 mod judge;
 mod producer;
+mod progress;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use rwork_protocol::{Record, TaskId, Timestamp};
 
 pub use judge::{Fault, Verdict, judge};
 pub use producer::Producer;
+pub use progress::Progress;
 
 /// Everything that is known when all is over.
 #[derive(Clone, Debug, Default)]

@@ -65,7 +65,10 @@ impl Site {
     /// # Errors
     /// When it can't be written.
     pub fn configure(&self, settings: &str) -> anyhow::Result<()> {
-        let mut text = format!("broker_url = \"embedded:{}\"\nplugins_cache_dir = \"cache\"\n{settings}\n", self.database.display());
+        let mut text = format!(
+            "broker_url = \"embedded:{}\"\nplugins_cache_dir = \"cache\"\n{settings}\n",
+            self.database.display()
+        );
         // Under either name: one test renames the plugin.
         for plugin in ["history", "renamed"] {
             text.push_str(&format!(
@@ -128,19 +131,31 @@ impl WorkerProcess {
     ///
     /// # Errors
     /// When it can't be started, or ends before it is ready; the end of its log is in the error.
-    pub async fn start(site: &Site, node: &str, arguments: &[&str], journal: &Journal) -> anyhow::Result<Self> {
+    pub async fn start(
+        site: &Site,
+        node: &str,
+        arguments: &[&str],
+        journal: &Journal,
+    ) -> anyhow::Result<Self> {
         let mut command = rwork_in(site.path());
         command.args(["run", "-n", node, "--log-format", "json", "-l", LEVEL]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut said = journal.reader_from_now();
-        let mut child = Command::from(command).kill_on_drop(true).spawn().context("failed to start `rwork run`")?;
+        let mut child =
+            Command::from(command).kill_on_drop(true).spawn().context("failed to start `rwork run`")?;
         let stderr = child.stderr.take().context("the worker has no stderr")?;
         let node: Arc<str> = Arc::from(node);
         let reading = tokio::spawn(read(stderr, Arc::clone(&node), journal.clone()));
         let worker = Self { node, child, reading };
-        let first = said.find(|entry| entry.node == worker.node && (entry.says("ready") || matches!(entry.said, Said::End)));
+        let first = said.find(|entry| {
+            entry.node == worker.node && (entry.says("ready") || matches!(entry.said, Said::End))
+        });
         if matches!(first.await.said, Said::End) {
-            anyhow::bail!("the worker `{}` ended before it was ready:\n{}", worker.node, tail(journal, &worker.node));
+            anyhow::bail!(
+                "the worker `{}` ended before it was ready:\n{}",
+                worker.node,
+                tail(journal, &worker.node)
+            );
         }
         Ok(worker)
     }
@@ -200,8 +215,11 @@ async fn read(stderr: ChildStderr, node: Arc<str>, journal: Journal) {
 fn tail(journal: &Journal, node: &str) -> String {
     const LINES: usize = 20;
     let entries = journal.so_far();
-    let of_it: Vec<String> =
-        entries.iter().filter(|entry| &*entry.node == node).map(|entry| format!("{:?}", entry.said)).collect();
+    let of_it: Vec<String> = entries
+        .iter()
+        .filter(|entry| &*entry.node == node)
+        .map(|entry| format!("{:?}", entry.said))
+        .collect();
     of_it.get(of_it.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
 }
 
@@ -216,7 +234,9 @@ pub fn is_full_run() -> bool {
 /// When `RWORK_SEED` is no number.
 pub fn seed() -> anyhow::Result<u64> {
     match std::env::var("RWORK_SEED") {
-        Ok(seed) => seed.parse().with_context(|| format!("expected `RWORK_SEED` to be a number, got `{seed}`")),
+        Ok(seed) => {
+            seed.parse().with_context(|| format!("expected `RWORK_SEED` to be a number, got `{seed}`"))
+        }
         Err(_) => Ok(fastrand::u64(..)),
     }
 }
@@ -232,12 +252,16 @@ pub fn say(line: impl std::fmt::Display) {
 ///
 /// # Errors
 /// The test's own, or that it hangs.
-pub async fn unless_it_hangs(journal: &Journal, test: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub async fn unless_it_hangs(
+    journal: &Journal,
+    test: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     /// Many times what the longest of them takes on the slowest machine.
     const HANG: std::time::Duration = std::time::Duration::from_secs(900);
     let said = || {
         let entries = journal.so_far();
-        let nodes: std::collections::BTreeSet<_> = entries.iter().map(|entry| Arc::clone(&entry.node)).collect();
+        let nodes: std::collections::BTreeSet<_> =
+            entries.iter().map(|entry| Arc::clone(&entry.node)).collect();
         nodes.iter().map(|node| tail(journal, node)).collect::<Vec<_>>().join("\n\n")
     };
     match tokio::time::timeout(HANG, test).await {

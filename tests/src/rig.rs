@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub use setup::Setup;
+pub use setup::{NODE, Setup};
 
 /// Longer than anything that is waited for takes on a busy machine; only a hang meets it.
 const HANG: Duration = Duration::from_secs(120);
@@ -222,7 +222,8 @@ fn io() -> Handle {
 
 /// Kept connections of guests' HTTP requests apart, which are the worker's.
 fn is_idle(metrics: &Metrics) -> bool {
-    let Metrics { in_flight, running, memories, tables, stacks, core_instances, component_instances, .. } = *metrics;
+    let Metrics { in_flight, running, memories, tables, stacks, core_instances, component_instances, .. } =
+        *metrics;
     (in_flight, running, memories, tables, stacks) == (0, 0, 0, 0, 0)
         && (core_instances, component_instances) == (0, 0)
 }

@@ -46,6 +46,23 @@ pub(crate) fn plugins_config(config: &Config) -> anyhow::Result<PluginsConfig> {
     Ok(wanted)
 }
 
+/// Checks that every granted directory is there: without it each task of the plugin would be a fault of the host.
+///
+/// # Errors
+/// The first one that is not.
+pub(crate) fn check_directories(config: &Config) -> anyhow::Result<()> {
+    for (plugin, grants) in &config.deployment.grants {
+        if let Some(missing) = grants.dirs.iter().find(|dir| !dir.host.is_dir()) {
+            let path = missing.host.display();
+            let failure = Failure::usage(format!(
+                "expected the directory `{path}` that [plugins.{plugin}.grants] grants to exist, found none"
+            ));
+            return Err(failure.hint(format!("`mkdir -p {path}`, or remove it from `dirs`")).into());
+        }
+    }
+    Ok(())
+}
+
 /// Where compiled code is kept.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ pub enum Outcome {
     ResultTooLarge {
         /// The limit, in bytes.
         limit: usize,
-        /// Its size, in bytes.
+        /// Its size, in bytes; a lower bound for one that was refused before it was copied.
         size: usize,
     },
     /// A trap or a panic.

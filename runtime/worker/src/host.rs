@@ -2,6 +2,11 @@
 //!
 //! Called on the I/O runtime. Nothing here decides how the task ends.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "the error is the sandbox's, and made at most once per call of a guest"
+)]
+
 use std::sync::PoisonError;
 use std::time::Duration;
 

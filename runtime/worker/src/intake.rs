@@ -35,7 +35,13 @@ pub(crate) enum Intake<E: Executor> {
     /// The same, after so long.
     Wait(Accepted<E>, Duration),
     /// It ends here.
-    End(Commit),
+    End(Box<Commit>),
+}
+
+impl<E: Executor> Intake<E> {
+    fn end(commit: Commit) -> Self {
+        Self::End(Box::new(commit))
+    }
 }
 
 /// Takes up to `max` deliveries and looks into them.
@@ -96,37 +102,37 @@ pub(crate) fn intake<E: Executor>(
     let held = Held { session: Arc::clone(session), delivery };
     let shared = &parts.shared;
     if held.delivery.delivery_count > shared.config.deliveries_max {
-        return Intake::End(too_often(shared, held, message.ok()));
+        return Intake::end(too_often(shared, held, message.ok()));
     }
     let (message, fault) = match message {
         Ok(message) => (message, None),
         Err(error) => match error.clone().into_request() {
             Some((message, text)) => (*message, Some(text)),
-            None => return Intake::End(undecodable(shared, held, &error)),
+            None => return Intake::end(undecodable(shared, held, &error)),
         },
     };
     let Some(task) = parts.executor.lookup(message.headers.task.as_str()) else {
-        return Intake::End(unknown(shared, held, &message));
+        return Intake::end(unknown(shared, held, &message));
     };
     let request = Arc::new(Request::new(Arc::clone(parts), message, task, &held.delivery));
     let deliveries = held.delivery.delivery_count;
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), deliveries, "message received");
     if let Some(text) = fault {
-        return Intake::End(next::fail_unrun(&request, held, &Exception::type_error(&text)));
+        return Intake::end(next::fail_unrun(&request, held, &Exception::type_error(&text)));
     }
     if !request.task.options().accepts.contains(JSON) {
-        return Intake::End(not_accepted(&request, held));
+        return Intake::end(not_accepted(&request, held));
     }
     if request.is_expired() {
-        return Intake::End(expired(&request, held));
+        return Intake::end(expired(&request, held));
     }
     if let Some(record) = success {
-        return Intake::End(next::repeat(&request, held, &record));
+        return Intake::end(next::repeat(&request, held, &record));
     }
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), queue = %request.queue, "task received");
     match request.due_in() {
         None => Intake::Run(Accepted { held, request }),
-        Some(wait) if shared.delays(wait) => Intake::End(park(&request, held)),
+        Some(wait) if shared.delays(wait) => Intake::end(park(&request, held)),
         Some(wait) => Intake::Wait(Accepted { held, request }, wait),
     }
 }

@@ -86,7 +86,7 @@ pub(crate) enum Event<E: Executor> {
     Stop,
     SessionLost,
     Finished(Result<Finished, JoinError>),
-    Connected(Connected),
+    Connected(Box<Connected>),
     Received(Result<Vec<Arrived>, Lost>),
     Reserved(Option<Permit>),
     Admitted(E::Slot),
@@ -161,7 +161,7 @@ impl<E: Executor> Pipe<E> {
             () = stop => Event::Stop,
             () = loss(lost.as_deref()) => Event::SessionLost,
             Some(finished) = self.runs.join_next() => Event::Finished(finished),
-            connected = stored(&mut self.connecting) => Event::Connected(connected),
+            connected = stored(&mut self.connecting) => Event::Connected(Box::new(connected)),
             received = stored(&mut self.receiving) => Event::Received(received),
             permit = stored(&mut self.reserving) => Event::Reserved(permit),
             slot = stored(&mut self.admitting) => Event::Admitted(slot),
@@ -180,10 +180,9 @@ impl<E: Executor> Pipe<E> {
                     self.note_finished(finished);
                 }
             }
-            Event::Connected(Ok((connector, session))) => self.begin_session(connector, session),
-            Event::Connected(Err(source)) => {
-                let queues = self.parts.shared.config.queues.iter().map(|queue| format!("`{queue}`"));
-                return Err(Error::Consume { queues: queues.collect::<Vec<_>>().join(", "), source });
+            Event::Connected(connected) => {
+                let (connector, session) = connected.map_err(|source| self.refused(source))?;
+                self.begin_session(connector, session);
             }
             Event::Received(Ok(arrived)) => arrived.into_iter().for_each(|arrived| self.take_in(arrived)),
             Event::Received(Err(Lost)) => self.drop_session(),
@@ -203,6 +202,12 @@ impl<E: Executor> Pipe<E> {
         {
             self.connecting = Some(connector.connect(Arc::clone(&self.parts.shared)).boxed());
         }
+    }
+
+    fn refused(&self, source: rwork_broker::Error) -> Error {
+        let queues: Vec<_> =
+            self.parts.shared.config.queues.iter().map(|queue| format!("`{queue}`")).collect();
+        Error::Consume { queues: queues.join(", "), source }
     }
 
     fn begin_session(&mut self, connector: Connector, session: Arc<Session>) {
@@ -266,7 +271,7 @@ impl<E: Executor> Pipe<E> {
                 let key = (Instant::now() + wait, self.number());
                 self.waiting.insert(key, accepted);
             }
-            Intake::End(commit) => self.ended.push_back(commit),
+            Intake::End(commit) => self.ended.push_back(*commit),
         }
     }
 

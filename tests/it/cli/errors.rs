@@ -75,5 +75,7 @@ fn what_is_not_there() {
     check("no-result", &place, &["result", "0199f2b6-7c3e-7f6e-9d3b-0b1c5a7e4f21"]);
     check("no-dead-letter", &place, &["dead", "show", "12"]);
     check("no-plugin-directory", &place, &["run", "--plugins", "nowhere", "--log-level", "off"]);
+    place.write("rwork.toml", "[plugins.text.grants]\ndirs = [{ host = \"./data\", guest = \"/\" }]\n");
+    check("no-granted-directory", &place, &["run", "--plugins", "."]);
     check("late", &place, &["call", "math.add", "1", "2", "--id", "some-id", "--wait", "--timeout", "0.01"]);
 }

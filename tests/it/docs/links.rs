@@ -75,7 +75,8 @@ fn missing_paths(text: &str) -> impl Iterator<Item = &str> {
 fn links_and_anchors_are_found() {
     assert_eq!(links("see [a](b.md#c), `[x](y)` and [d](e)"), ["b.md#c", "e"]);
     assert_eq!(anchors("# The `sdk`: A-b\n## Soft limit"), ["the-sdk-a-b", "soft-limit"]);
-    assert_eq!(missing_paths("`runtime/none/src` `runtime/cli` `plugins/*/x`").collect::<Vec<_>>(), [
-        "runtime/none/src"
-    ]);
+    assert_eq!(
+        missing_paths("`runtime/none/src` `runtime/cli` `plugins/*/x`").collect::<Vec<_>>(),
+        ["runtime/none/src"]
+    );
 }

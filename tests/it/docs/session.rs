@@ -47,7 +47,8 @@ pub(super) fn check() -> Vec<String> {
         let blocks = page.blocks();
         let sessions = blocks.iter().filter(|block| Kind::of(&block.info) == Some(Kind::Session));
         let steps: Vec<Step> = sessions.flat_map(steps).collect();
-        let (foreign, own): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(|step| installs(&step.command));
+        let (foreign, own): (Vec<Step>, Vec<Step>) =
+            steps.into_iter().partition(|step| installs(&step.command));
         wrong.extend(foreign.iter().flat_map(|step| missing_targets(&page, step)));
         if !own.is_empty() {
             wrong.extend(run(&page, &own));
@@ -135,7 +136,8 @@ fn complaint(step: &Step, answer: &Answer) -> Option<String> {
     if shown.is_empty() {
         return (answer.status != "0").then(|| format!("ended with {}:\n{}", answer.status, answer.printed));
     }
-    (!fits(&shown, &printed)).then(|| format!("printed\n{}\n-- but shown is\n{}", printed.join("\n"), shown.join("\n")))
+    (!fits(&shown, &printed))
+        .then(|| format!("printed\n{}\n-- but shown is\n{}", printed.join("\n"), shown.join("\n")))
 }
 
 fn script(stage: &Stage, steps: &[Step]) -> String {
@@ -164,7 +166,8 @@ fn converse(stage: &Stage, script: &str) -> Result<Vec<String>, Vec<String>> {
     let mut bash = Group(bash.spawn().unwrap());
     let stdout = BufReader::new(bash.0.stdout.take().unwrap());
     let (send, lines) = channel();
-    let reading = thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+    let reading =
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
     let mut said = Vec::new();
     loop {
         match lines.recv_timeout(PATIENCE) {
@@ -211,7 +214,9 @@ fn answers(said: &[String]) -> Vec<Answer> {
 fn fits(shown: &[&str], printed: &[&str]) -> bool {
     match (shown, printed) {
         ([], _) => printed.is_empty(),
-        ([first, rest @ ..], _) if first.trim() == "…" => (0..=printed.len()).any(|skip| fits(rest, &printed[skip..])),
+        ([first, rest @ ..], _) if first.trim() == "…" => {
+            (0..=printed.len()).any(|skip| fits(rest, &printed[skip..]))
+        }
         ([first, rest @ ..], [line, more @ ..]) => line_fits(first, line) && fits(rest, more),
         ([_, ..], []) => false,
     }
@@ -233,17 +238,22 @@ fn line_fits(shown: &str, line: &str) -> bool {
 
 #[test]
 fn sessions_are_taken_apart() {
-    let block = Block { line: 4, info: "console".to_owned(), text: "$ a \\\n> b\nc\n> d\n\n$ e &  # x\n".to_owned() };
-    assert_eq!(steps(&block), [
-        Step { line: 5, command: "a \\\nb".to_owned(), shown: vec!["c".to_owned(), "> d".to_owned()] },
-        Step { line: 10, command: "e &  # x".to_owned(), shown: Vec::new() },
-    ]);
+    let block =
+        Block { line: 4, info: "console".to_owned(), text: "$ a \\\n> b\nc\n> d\n\n$ e &  # x\n".to_owned() };
+    assert_eq!(
+        steps(&block),
+        [
+            Step { line: 5, command: "a \\\nb".to_owned(), shown: vec!["c".to_owned(), "> d".to_owned()] },
+            Step { line: 10, command: "e &  # x".to_owned(), shown: Vec::new() },
+        ]
+    );
     assert_eq!((background("e &  # x"), background("a && b"), background("a &&")), (Some("e "), None, None));
 }
 
 #[test]
 fn an_ellipsis_is_anything() {
-    let check = |shown: &[&str], printed: &[&str], expect| assert_eq!(fits(shown, printed), expect, "{shown:?}");
+    let check =
+        |shown: &[&str], printed: &[&str], expect| assert_eq!(fits(shown, printed), expect, "{shown:?}");
     check(&["a"], &["b"], false);
     check(&["a"], &["a", "b"], false);
     check(&["a", "…"], &["b", "a"], false);

@@ -42,7 +42,9 @@ fn packages() -> Vec<Package> {
         let place = page.at(block.line);
         if block.text.contains("#[test]") {
             let tested = packages.last_mut().unwrap_or_else(|| panic!("{place} tests nothing"));
-            tested.source.push_str(&format!("\n#[cfg(test)]\nmod tests {{\nuse super::*;\n{}}}\n", block.text));
+            tested
+                .source
+                .push_str(&format!("\n#[cfg(test)]\nmod tests {{\nuse super::*;\n{}}}\n", block.text));
             tested.places = format!("{}, {place}", tested.places);
             continue;
         }
@@ -50,7 +52,10 @@ fn packages() -> Vec<Package> {
             Some(Kind::Source(Some(name))) => name,
             _ => format!("{}-{}", page.stem(), block.line),
         };
-        assert!(packages.iter().all(|other| other.name != name), "{place}: there is another package `{name}`");
+        assert!(
+            packages.iter().all(|other| other.name != name),
+            "{place}: there is another package `{name}`"
+        );
         packages.push(Package { name, places: place, source: block.text });
     }
     packages
@@ -62,7 +67,9 @@ fn write(workspace: &Path, packages: &[Package]) {
     write_file(
         workspace,
         "Cargo.toml",
-        &format!("[workspace]\nresolver = \"3\"\nmembers = {names:?}\n\n[workspace.lints.rust]\ndead_code = \"allow\"\n"),
+        &format!(
+            "[workspace]\nresolver = \"3\"\nmembers = {names:?}\n\n[workspace.lints.rust]\ndead_code = \"allow\"\n"
+        ),
     );
     // The versions that the workspace has: they are on this machine already.
     write_file(workspace, "Cargo.lock", &fs::read_to_string(root().join("Cargo.lock")).unwrap());

@@ -61,7 +61,8 @@ fn commands() -> Vec<String> {
 fn listed(above: &[&str]) -> Vec<String> {
     let output = rwork_in(Path::new("/")).args(above).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let lines =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 

@@ -28,10 +28,15 @@ impl History {
         database: &Embedded,
     ) -> anyhow::Result<Self> {
         let accepted = producer.accepted;
-        let numbers: HashMap<TaskId, u64> = accepted.iter().map(|(number, id)| (id.clone(), *number)).collect();
+        let numbers: HashMap<TaskId, u64> =
+            accepted.iter().map(|(number, id)| (id.clone(), *number)).collect();
         let mut history = Self { accepted, kills, ..Self::default() };
-        let text = std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
-        history.lines = text.lines().map(|line| read(line).with_context(|| format!("`{line}` is no line of a task"))).collect::<Result<_, _>>()?;
+        let text =
+            std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
+        history.lines = text
+            .lines()
+            .map(|line| read(line).with_context(|| format!("`{line}` is no line of a task")))
+            .collect::<Result<_, _>>()?;
         history.receipts = journal.so_far().iter().filter_map(|entry| receipt(entry, &numbers)).collect();
         history.add_records(database).await?;
         history.add_leftovers(database, &numbers).await?;
@@ -39,7 +44,8 @@ impl History {
     }
 
     async fn add_records(&mut self, backend: &dyn ResultBackend) -> anyhow::Result<()> {
-        let all: Vec<(u64, TaskId)> = self.accepted.iter().map(|(number, id)| (*number, id.clone())).collect();
+        let all: Vec<(u64, TaskId)> =
+            self.accepted.iter().map(|(number, id)| (*number, id.clone())).collect();
         for part in all.chunks(RECORDS) {
             let ids: Vec<TaskId> = part.iter().map(|(_, id)| id.clone()).collect();
             for ((number, _), record) in part.iter().zip(backend.get(&ids).await?) {
@@ -51,13 +57,19 @@ impl History {
         Ok(())
     }
 
-    async fn add_leftovers(&mut self, broker: &dyn Broker, numbers: &HashMap<TaskId, u64>) -> anyhow::Result<()> {
+    async fn add_leftovers(
+        &mut self,
+        broker: &dyn Broker,
+        numbers: &HashMap<TaskId, u64>,
+    ) -> anyhow::Result<()> {
         for letter in broker.dead_letters(DeadLetterQuery::default()).await? {
-            let message = decode(&letter.message, &DecodeLimits::default()).context("a dead letter of ours can't be read")?;
+            let message = decode(&letter.message, &DecodeLimits::default())
+                .context("a dead letter of ours can't be read")?;
             let number = numbers.get(&message.headers.id).context("a dead letter that nobody sent")?;
             self.dead.insert(*number, format!("{}: {}", letter.reason.kind, letter.reason.detail));
         }
-        self.left = broker.queues().await?.iter().map(|queue| queue.ready + queue.unsettled + queue.delayed).sum();
+        self.left =
+            broker.queues().await?.iter().map(|queue| queue.ready + queue.unsettled + queue.delayed).sum();
         Ok(())
     }
 }
@@ -81,5 +93,10 @@ fn receipt(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Receipt> {
         return None;
     }
     let number = *numbers.get(&TaskId::new(entry.field("task_id")?).ok()?)?;
-    Some(Receipt { number, node: entry.node.to_string(), at: entry.at()?, deliveries: entry.number("deliveries")? })
+    Some(Receipt {
+        number,
+        node: entry.node.to_string(),
+        at: entry.at()?,
+        deliveries: entry.number("deliveries")?,
+    })
 }

@@ -137,7 +137,9 @@ impl Verdict {
 
 /// Whether the first of two starts was cut short by a kill, and the second came after it.
 fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
-    let kill = history.kill(&first.node).ok_or_else(|| format!("`{}`, which ran it first, was not killed", first.node))?;
+    let kill = history
+        .kill(&first.node)
+        .ok_or_else(|| format!("`{}`, which ran it first, was not killed", first.node))?;
     if kill.at.as_millis() < first.at.as_millis() {
         return Err(format!("`{}` ran it after it was killed", first.node));
     }
@@ -165,7 +167,12 @@ impl Verdict {
     pub fn clean(&self) -> anyhow::Result<()> {
         const SHOWN: usize = 20;
         let faults: Vec<String> = self.faults.iter().take(SHOWN).map(ToString::to_string).collect();
-        anyhow::ensure!(faults.is_empty(), "{} fault(s) in the history:\n{}", self.faults.len(), faults.join("\n"));
+        anyhow::ensure!(
+            faults.is_empty(),
+            "{} fault(s) in the history:\n{}",
+            self.faults.len(),
+            faults.join("\n")
+        );
         Ok(())
     }
 }
@@ -187,7 +194,11 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  accepted                        {}", self.accepted)?;
         writeln!(f, "  faults                          {}", self.faults.len())?;
-        writeln!(f, "  ran again after a kill          {} ({} had ended, unstored)", self.ran_again, self.ended_unstored)?;
+        writeln!(
+            f,
+            "  ran again after a kill          {} ({} had ended, unstored)",
+            self.ran_again, self.ended_unstored
+        )?;
         writeln!(f, "  redelivered after a kill        {}", self.redelivered)?;
         writeln!(f, "  taken from a living worker      {}", self.taken_from_the_living)?;
         writeln!(f, "  deliveries of one message, max  {}", self.deliveries_max)?;

@@ -55,7 +55,8 @@ impl Producer {
     pub async fn send(&mut self, count: u64, spins: u64) -> Result<Vec<TaskId>, Error> {
         let numbers: Vec<u64> = (self.next..self.next + count).collect();
         self.next += count;
-        let tasks = numbers.iter().map(|number| self.task(&self.run, format!("[{number}, {spins}]"))).collect();
+        let tasks =
+            numbers.iter().map(|number| self.task(&self.run, format!("[{number}, {spins}]"))).collect();
         let ids = self.client.send_many(tasks, &self.queue).await?;
         self.accepted.extend(numbers.into_iter().zip(ids.iter().cloned()));
         Ok(ids)

@@ -136,7 +136,10 @@ pub fn core_module() -> Vec<u8> {
 
 /// Little-endian words as a string of WebAssembly text.
 fn words(parts: &[&[usize]]) -> String {
-    let bytes = parts.iter().flat_map(|part| part.iter()).flat_map(|word| u32::try_from(*word).unwrap().to_le_bytes());
+    let bytes = parts
+        .iter()
+        .flat_map(|part| part.iter())
+        .flat_map(|word| u32::try_from(*word).unwrap().to_le_bytes());
     bytes.map(|byte| format!("\\{byte:02x}")).collect()
 }
 

@@ -46,7 +46,9 @@ pub(super) fn keep() {
     ONCE.call_once(|| {
         let guests = Targets::new().with_target(TARGET, LevelFilter::TRACE);
         let print = std::env::var_os("RUST_LOG").map(|_| {
-            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(EnvFilter::from_default_env())
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_filter(EnvFilter::from_default_env())
         });
         let subscriber = tracing_subscriber::registry().with(Keeper.with_filter(guests)).with(print);
         tracing::subscriber::set_global_default(subscriber).expect("nobody else logs in this process");

@@ -57,7 +57,8 @@ impl Setup {
         let mut worker = WorkerConfig::new(NODE, vec![queue.clone()], queue);
         // Whoever ends a rig by force has seen what it wants to see.
         worker.stop_grace = Duration::ZERO;
-        let files = guests.iter().map(|name| (format!("{name}.wasm"), Content::CopyOf(guest(name)))).collect();
+        let files =
+            guests.iter().map(|name| (format!("{name}.wasm"), Content::CopyOf(guest(name)))).collect();
         let sandbox = SandboxConfig::with_concurrency(CONCURRENCY);
         Self { files, deployment: Deployment::default(), sandbox, worker }
     }
@@ -127,7 +128,8 @@ impl Setup {
         let options = Options { path: directory.path().join("rwork.db"), ..Options::default() };
         let store = Arc::new(Embedded::open(options).unwrap());
         let mut worker = self.worker;
-        (worker.concurrency, worker.max_in_flight) = (sandbox.config().concurrency, sandbox.config().max_in_flight);
+        (worker.concurrency, worker.max_in_flight) =
+            (sandbox.config().concurrency, sandbox.config().max_in_flight);
         let queue = worker.default_queue.clone();
         let parts = WorkerParts {
             broker: store.clone(),

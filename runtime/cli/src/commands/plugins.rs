@@ -76,9 +76,7 @@ async fn list(directory: Option<PathBuf>, sandbox: Sandbox, context: &Context) -
     if context.printer.json() {
         context.printer.document(&status_documents(plugins.registry()))?;
     } else {
-        context
-            .printer
-            .table(&["PLUGIN", "TASKS", "SIZE", "DIGEST", "FILE"], report.loaded.iter().map(|p| row(p)));
+        context.printer.table(&["PLUGIN", "TASKS", "SIZE", "DIGEST", "FILE"], report.loaded.iter().map(row));
         for (path, error) in &report.refused {
             complain(&context.printer, path, error);
         }

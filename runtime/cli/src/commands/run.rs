@@ -32,6 +32,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     for note in config.warnings.iter().chain(&notes) {
         tracing::warn!("{note}");
     }
+    wiring::check_directories(config)?;
     // From here on a signal is a wish, not the end of the process.
     let signals = Signals::listen()?;
     let sandbox = wiring::sandbox(context, config)?;

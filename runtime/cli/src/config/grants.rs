@@ -105,7 +105,10 @@ impl Source<'_> {
         let (mut host, mut guest, mut access) = (None, None, Access::Read);
         for Entry { key, line, item } in table("dirs", item, self)? {
             match key.as_str() {
-                "host" => host = Some(self.base.join(self.text(item, "host")?)),
+                "host" => {
+                    let path = self.base.join(self.text(item, "host")?);
+                    host = Some(std::path::absolute(&path).unwrap_or(path));
+                }
                 "guest" => guest = Some(self.guest(item)?),
                 "access" => access = self.access(item)?,
                 _ => {

@@ -26,7 +26,7 @@ impl Host for State {
         }
         // The worker polls guests within its I/O runtime, so this timer is out of reach of busy guests.
         let sleep = tokio::time::sleep(Duration::from_millis(duration_ms));
-        Ok(match wait(&self.control, sleep).await? {
+        Ok(match wait(&self.control, false, sleep).await? {
             Ending::Done(()) => Ok(()),
             Ending::Stopped(reason) => Err(stop_reason(reason)),
         })

@@ -12,7 +12,8 @@ use crate::state::State;
 impl Host for State {
     async fn update(&mut self, state: String, meta: Payload) -> wasmtime::Result<Result<(), Error>> {
         let host = Arc::clone(&self.call.host);
-        let ending = self.effect(async move { host.progress(state, payload_in(meta)).await }).await?;
+        let told = self.control.stop_requested().is_some();
+        let ending = self.effect(told, async move { host.progress(state, payload_in(meta)).await }).await?;
         Ok(match ending {
             Ending::Done(result) => result.map_err(error_out),
             Ending::Stopped(reason) => Err(Error::Stopped(stop_reason(reason))),

@@ -44,7 +44,7 @@ impl Host for State {
         }
         let host = Arc::clone(&self.call.host);
         let timeout = Duration::from_millis(timeout_ms);
-        let ending = self.effect(async move { host.await_result(id, timeout).await }).await?;
+        let ending = self.effect(false, async move { host.await_result(id, timeout).await }).await?;
         Ok(match ending {
             Ending::Done(result) => result.map(payload_out).map_err(error_out),
             Ending::Stopped(reason) => Err(Error::Stopped(stop_reason(reason))),
@@ -65,7 +65,8 @@ impl State {
         }
         let host = Arc::clone(&self.call.host);
         let signatures = signatures.into_iter().map(payload_in).collect();
-        let ending = self.effect(async move { host.submit(signatures).await }).await?;
+        let told = self.control.stop_requested().is_some();
+        let ending = self.effect(told, async move { host.submit(signatures).await }).await?;
         Ok(match ending {
             Ending::Done(Ok(sent)) => Ok(sent.into_iter().map(submitted_out).collect()),
             Ending::Done(Err(error)) => Err(error_out(error)),

@@ -17,13 +17,16 @@ pub(super) enum Ending<T> {
     Stopped(StopReason),
 }
 
-/// Waits for `work`, but no longer than until a stop is requested. One that was requested before does not count: a
-/// guest that was told may still save what it has.
+/// Waits for `work`, but no longer than until a stop is requested, unless the guest was told before the call: then it
+/// may still save what it has.
 ///
 /// # Errors
 /// The guest has to end now. As a trap this shows where it was.
-pub(super) async fn wait<T>(control: &Control, work: impl Future<Output = T>) -> wasmtime::Result<Ending<T>> {
-    let told = control.stop.requested().is_some();
+pub(super) async fn wait<T>(
+    control: &Control,
+    told: bool,
+    work: impl Future<Output = T>,
+) -> wasmtime::Result<Ending<T>> {
     let mut work = pin!(work);
     let mut stop = pin!(control.stop.wait_requested());
     poll_fn(|cx| {
@@ -48,10 +51,11 @@ impl State {
     /// As [`wait`]; a panic of the host's own.
     pub(super) async fn effect<T: Send + 'static>(
         &mut self,
+        told: bool,
         effect: impl Future<Output = T> + Send + 'static,
     ) -> wasmtime::Result<Ending<T>> {
         let running = AbortOnDropHandle::new(self.services.io.spawn(effect));
-        match wait(&self.control, running).await? {
+        match wait(&self.control, told, running).await? {
             Ending::Done(done) => {
                 Ok(Ending::Done(done.map_err(|error| wasmtime::Error::new(HostPanicked(error.to_string())))?))
             }

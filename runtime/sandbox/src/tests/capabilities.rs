@@ -1,6 +1,7 @@
 //! What a guest reaches is what was granted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::guest::Guest;
 use super::{Bench, success};
@@ -42,6 +43,25 @@ fn a_granted_directory_that_is_gone_is_a_host_fault() {
     let expect = format!("failed to open the granted directory `{}`", gone.display());
     assert!(fault.starts_with(&expect), "{fault}");
     bench.assert_empty();
+}
+
+#[test]
+fn a_task_can_send_another_and_wait_for_it() {
+    let send = "(call $send (i32.const 3000) (i32.const 16) (i32.const 3090) (i32.const 9) (i32.const 4096))
+        (if (i32.load8_u (i32.const 4096)) (then unreachable))
+        (call $value (i32.load (i32.const 4100)) (i32.load (i32.const 4104)))";
+    let guest = Guest::new(send).import("rwork:task/submit@0.1.0", "send", "(param i32 i32 i32 i32 i32)");
+    assert_eq!(Bench::new(1).outcome(&guest, Limits::default()), success("guest.run"));
+
+    // An error (1), of the case `stopped` (6), long before the hour is over.
+    let wait = "(call $await-result (i32.const 3090) (i32.const 9) (i64.const 3600000) (i32.const 4096))
+        (if (i32.ne (i32.load8_u (i32.const 4096)) (i32.const 1)) (then unreachable))
+        (if (i32.ne (i32.load8_u (i32.const 4100)) (i32.const 6)) (then unreachable))
+        (call $soft)";
+    let guest = Guest::new(wait).import("rwork:task/submit@0.1.0", "await-result", "(param i32 i32 i64 i32)");
+    let limits = Limits { soft_time: Some(Duration::from_millis(30)), ..Limits::default() };
+    let outcome = Bench::new(1).outcome(&guest, limits);
+    assert!(matches!(outcome, Outcome::SoftTimeLimit { .. }), "{outcome:?}");
 }
 
 #[test]

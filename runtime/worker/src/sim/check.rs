@@ -146,7 +146,7 @@ fn check_records(state: &world::State, wrong: &mut Vec<String>) {
         }
         if let Some(component) = &record.component {
             let version = component.strip_prefix("sha256:").and_then(|version| version.parse().ok());
-            if !version.is_some_and(|version: u64| version <= state.plugin_version) {
+            if version.is_none_or(|version: u64| version > state.plugin_version) {
                 wrong.push(format!("{id} was run by {component}, which never was"));
             }
         }

@@ -17,14 +17,14 @@ use super::world::World;
 use crate::executor::{Executor, TaskVersion};
 
 #[derive(Clone, Debug)]
-pub(super) struct ModelExecutor {
+pub(crate) struct ModelExecutor {
     world: World,
     slots: Arc<Semaphore>,
 }
 
 /// One version of a task. Every swap makes new ones of all.
 #[derive(Clone, Debug)]
-pub(super) struct ModelTask {
+pub(crate) struct ModelTask {
     options: Arc<EffectiveOptions>,
     digest: String,
 }

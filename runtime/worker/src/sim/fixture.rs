@@ -16,7 +16,6 @@ use super::tasks;
 use super::world::World;
 use crate::commit::{Commit, Held};
 use crate::intake::Arrived;
-use crate::outage::Backoff;
 use crate::parts::Parts;
 use crate::request::Request;
 use crate::session::{Connector, Session};
@@ -57,10 +56,6 @@ impl Bench {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.world.now()
-    }
-
-    pub(crate) fn backoff(&self) -> Backoff {
-        self.parts.shared.backoff()
     }
 
     /// A message as if it had just been delivered.

@@ -1,5 +1,6 @@
 //! The seeds, and the tests of the test.
 
+use std::io::Write as _;
 use std::thread;
 
 use super::{Mistake, SEEDS, Verdict, simulate};
@@ -50,10 +51,12 @@ fn simulation_keeps_both_promises() {
     let sum = |of: fn(&Verdict) -> u64| verdicts.iter().map(|(_, verdict)| of(verdict)).sum::<u64>();
     let (messages, runs) = (sum(|verdict| verdict.messages as u64), sum(|verdict| verdict.runs as u64));
     let faults = sum(|verdict| verdict.faults);
-    eprintln!(
+    let told = format!(
         "{} seeds, {messages} messages, {runs} runs, {faults} crashes, cuts and lost answers",
         verdicts.len()
     );
+    // Shown with `--nocapture`.
+    writeln!(std::io::stderr(), "{told}").unwrap();
     // A world without trouble would show nothing.
     assert!(verdicts.len() == 1 || faults > verdicts.len() as u64, "{faults} faults");
     assert!(verdicts.len() == 1 || runs > messages / 2, "{runs} runs of {messages} messages");

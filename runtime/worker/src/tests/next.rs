@@ -119,7 +119,7 @@ async fn clients_raise_the_exceptions_they_know() {
     check(Outcome::Retry(retry(RetryLimit::AtMost(0), Some(failure("KeyError")))), "KeyError('bad', 7)");
     check(
         Outcome::Retry(retry(RetryLimit::AtMost(0), None)),
-        "MaxRetriesExceededError(\"Can't retry ok[ok] args:() kwargs:{}\")",
+        "MaxRetriesExceededError('Can\\'t retry ok[ok] args:() kwargs:{}')",
     );
     check(Outcome::Killed(KillReason::Revoked), "TaskRevokedError('terminated')");
 }

@@ -24,7 +24,8 @@ fn plain() -> History {
 fn killed() -> History {
     let mut history = plain();
     history.kills = vec![Kill { node: "a".to_owned(), at: at(105) }];
-    history.lines = vec![line(Word::Start, "a", 100), line(Word::Start, "b", 5_000), line(Word::End, "b", 5_010)];
+    history.lines =
+        vec![line(Word::Start, "a", 100), line(Word::Start, "b", 5_000), line(Word::End, "b", 5_010)];
     history.receipts.push(receipt("b", 4_990));
     store(&mut history, 5_011);
     history
@@ -60,13 +61,25 @@ fn what_must_not_happen_is_found() {
     check(plain(), |h| h.accepted.clear(), "task 1 ran and was never accepted");
     check(plain(), |h| h.lines.clear(), "task 1 has a result and never ran");
     check(plain(), |h| h.left = 2, "2 message(s) are left");
-    check(plain(), |h| _ = h.dead.insert(1, "poisonous".to_owned()), "task 1 ended as dead letter: poisonous");
+    check(
+        plain(),
+        |h| _ = h.dead.insert(1, "poisonous".to_owned()),
+        "task 1 ended as dead letter: poisonous",
+    );
     check(plain(), |h| h.records.get_mut(&1).unwrap().result = "2".into(), "task 1 ended as SUCCESS: 2");
     check(plain(), |h| h.records.get_mut(&1).unwrap().status = State::Failure, "task 1 ended as FAILURE");
     check(plain(), |h| h.lines.push(line(Word::Start, "a", 120)), "`a`, which ran it first, was not killed");
     check(killed(), |h| h.kills.clear(), "`a`, which ran it first, was not killed");
-    check(killed(), |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(6_000) }], "`b` ran it while `a` still lived");
-    check(killed(), |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(50) }], "`a` ran it after it was killed");
+    check(
+        killed(),
+        |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(6_000) }],
+        "`b` ran it while `a` still lived",
+    );
+    check(
+        killed(),
+        |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(50) }],
+        "`a` ran it after it was killed",
+    );
     check(killed(), |h| store(h, 104), "`b` ran it although its result was stored");
 }
 
@@ -75,7 +88,10 @@ fn what_may_happen_is_counted() {
     assert_eq!(faults(plain(), |_| {}), "");
     let verdict = judge(&killed());
     verdict.clean().unwrap();
-    assert_eq!((verdict.accepted, verdict.ran_again, verdict.ended_unstored, verdict.redelivered), (1, 1, 0, 1));
+    assert_eq!(
+        (verdict.accepted, verdict.ran_again, verdict.ended_unstored, verdict.redelivered),
+        (1, 1, 0, 1)
+    );
     assert_eq!(verdict.redelivery_max, Duration::from_millis(4_885));
     assert_eq!(verdict.restart_max, Duration::from_millis(4_895));
 

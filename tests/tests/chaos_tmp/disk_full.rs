@@ -1,0 +1,1 @@
+../../it/disk_full.rs

@@ -1,0 +1,1 @@
+../../it/hot_reload.rs
