@@ -46,9 +46,8 @@ doc: ## build the API documentation
 
 bench: setup ## measure; prints a table and writes bench.json
 	$(CARGO) build --locked --release -p rwork-cli
-	$(RWORK) --version >/dev/null 2>&1 || $(CARGO) build --locked -p rwork-cli
-	target/release/rwork build --release $(addprefix plugins/,$(PLUGINS))
-	target/release/rwork bench --json-file bench.json
+	target/release/rwork build --locked --out-dir target/bench tests/fixtures/noop tests/fixtures/hostile
+	target/release/rwork bench --plugins target/bench --task noop.noop --spin hostile.spin --polite hostile.polite --json-file bench.json
 
 chaos: plugins ## the long failure runs: kills, hot reloads, simulation with many seeds
 	RWORK_CHAOS=full $(CARGO) test --locked --workspace --release -- chaos simulation hot_reload

@@ -15,4 +15,6 @@ mod docs;
 mod hostile;
 mod hot_reload;
 mod layering;
+mod leak;
 mod tidy;
+mod wit;

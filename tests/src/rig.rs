@@ -166,18 +166,19 @@ impl Rig {
         queues.into_iter().find(|queue| queue.name == self.queue).unwrap()
     }
 
-    /// Waits until the sandbox holds nothing: no slot, and none of the pool's memories, tables, stacks and instances.
+    /// Waits until nothing of any task is left: no message in the queue or in the worker's hands (a result is visible
+    /// before its message is acknowledged), no slot, and none of the pool's memories, tables, stacks and instances.
     ///
     /// # Panics
-    /// When it goes on holding something.
+    /// When something stays.
     pub async fn until_idle(&self) {
         let empty = async {
-            while !is_idle(&self.sandbox.metrics()) {
+            while !is_empty(&self.depth().await) || !is_idle(&self.sandbox.metrics()) {
                 tokio::task::yield_now().await;
             }
         };
         if tokio::time::timeout(HANG, empty).await.is_err() {
-            panic!("the sandbox still holds something: {:?}", self.sandbox.metrics());
+            panic!("something stays: {:?}, {:?}", self.depth().await, self.sandbox.metrics());
         }
     }
 
@@ -218,6 +219,10 @@ pub fn message(task: &str, args: impl Into<String>, options: CallOptions) -> New
 /// The I/O runtime of a rig is the test's own: it has to have threads of its own.
 fn io() -> Handle {
     Handle::current()
+}
+
+fn is_empty(queue: &QueueInfo) -> bool {
+    (queue.ready, queue.unsettled, queue.delayed) == (0, 0, 0)
 }
 
 /// Kept connections of guests' HTTP requests apart, which are the worker's.

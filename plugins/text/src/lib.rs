@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rwork call text.count_words ./README.md --wait
-//! rwork call text.count_words '["./README.md", "./CHANGELOG.md"]' top=3 --wait
+//! rwork call text.count_words '["./README.md", "./CHANGELOG.md"]' -k top=3 --wait
 //! ```
 //!
 //! A plugin sees no files but those of the directories that the operator grants it in `rwork.toml`:

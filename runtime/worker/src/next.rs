@@ -44,7 +44,8 @@ pub(crate) fn after<E: Executor>(request: &Request<E>, held: Option<Held>, repor
         }
         Outcome::HardTimeLimit { limit, backtrace } => {
             log_backtrace(request, backtrace.as_deref());
-            unless_returned(request, can_return, Ending::HardTimeLimit, &Exception::hard_time_limit(limit))
+            let exception = Exception::hard_time_limit(limit);
+            unless_returned(request, can_return, Ending::HardTimeLimit, &exception).with_traceback(backtrace)
         }
         Outcome::MemoryLimit { cap, wanted } => {
             unless_returned(request, can_return, Ending::MemoryLimit, &Exception::memory_limit(cap, wanted))
@@ -238,11 +239,7 @@ fn too_large<E: Executor>(request: &Request<E>, limit: usize, size: usize) -> Ef
 fn trapped<E: Executor>(request: &Request<E>, can_return: bool, trap: Trap) -> Effects {
     log_backtrace(request, trap.backtrace.as_deref());
     let exception = Exception::worker_lost(&format!("Worker exited prematurely: {}", trap.message));
-    let mut effects = unless_returned(request, can_return, Ending::Trapped, &exception);
-    for store in effects.commit.records.iter_mut().filter(|store| store.record.status == State::Failure) {
-        store.record.traceback = trap.backtrace.clone();
-    }
-    effects
+    unless_returned(request, can_return, Ending::Trapped, &exception).with_traceback(trap.backtrace)
 }
 
 fn revoked<E: Executor>(request: &Request<E>) -> Effects {
@@ -330,6 +327,14 @@ fn log_backtrace<E: Executor>(request: &Request<E>, backtrace: Option<&str>) {
 impl Effects {
     fn none(ending: Ending) -> Self {
         Self { ending, commit: Commit::default() }
+    }
+
+    /// Where the guest was when it was ended, for whoever reads its failure.
+    fn with_traceback(mut self, backtrace: Option<String>) -> Self {
+        for store in self.commit.records.iter_mut().filter(|store| store.record.status == State::Failure) {
+            store.record.traceback.clone_from(&backtrace);
+        }
+        self
     }
 
     /// One line per outcome; a success costs nothing where `info` is off.

@@ -55,6 +55,11 @@ impl Outage {
         Self { act, since: None, backoff }
     }
 
+    /// It began in a way that somebody else has told.
+    pub(crate) fn begins(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
     /// An attempt failed; says how long to wait before the next.
     pub(crate) fn failed(&mut self, error: &(dyn std::error::Error + 'static)) -> Duration {
         if self.since.is_none() {

@@ -144,8 +144,12 @@ impl<E: Executor> Pipe<E> {
             }
             match self.next_event(stop.as_mut()).await {
                 Event::Stop => return,
-                // Connecting is over, so nothing can go wrong in it.
-                event => drop(self.react(event)),
+                event => {
+                    if let Err(error) = self.react(event) {
+                        tracing::error!(%error, "stopped short");
+                        return;
+                    }
+                }
             }
         }
     }
@@ -186,7 +190,7 @@ impl<E: Executor> Pipe<E> {
             }
             Event::Received(Ok(arrived)) => arrived.into_iter().for_each(|arrived| self.take_in(arrived)),
             Event::Received(Err(Lost)) => self.drop_session(),
-            Event::Reserved(permit) => self.permit = permit,
+            Event::Reserved(permit) => self.permit = Some(permit.ok_or(Error::Settler)?),
             Event::Admitted(slot) => self.slot = Some(slot),
             Event::Due => self.wake_due(),
             Event::Stalled => self.share(),
@@ -231,7 +235,7 @@ impl<E: Executor> Pipe<E> {
         let Some(session) = self.session.take() else { return };
         let longest = self.parts.shared.config.backoff.longest;
         if let Some(connector) = &mut self.connector {
-            connector.lived(self.session_since, longest);
+            connector.lost(self.session_since, longest);
         }
         self.receiving = None;
         self.keeper.abort_all();

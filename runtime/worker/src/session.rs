@@ -176,8 +176,10 @@ impl Connector {
         }
     }
 
-    /// A session that lived so long was a good one: the next loss starts with a short pause again.
-    pub(crate) fn lived(&mut self, since: Instant, longest: Duration) {
+    /// A session was lost, which was said when it was noticed. One that lived so long was a good one: the next begins after
+    /// a short pause again.
+    pub(crate) fn lost(&mut self, since: Instant, longest: Duration) {
+        self.outage.begins();
         if since.elapsed() > longest {
             self.backoff.reset();
         }

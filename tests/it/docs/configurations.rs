@@ -38,10 +38,12 @@ pub(super) fn check() -> Vec<String> {
     }
     let place = tempfile::tempdir().unwrap();
     assert!(rwork_in(place.path()).args(["new", "example"]).output().unwrap().status.success());
-    let written: String = ["Cargo.toml", ".cargo/config.toml"]
+    let written: String = ["Cargo.toml", ".cargo/config.toml", "src/lib.rs"]
         .map(|file| std::fs::read_to_string(place.path().join("example").join(file)).unwrap())
         .concat();
-    for (page, block) in blocks(|kind| *kind == Kind::Cargo) {
+    // What the quickstart of README.md shows as the plugin that it has just made.
+    let scaffold = Kind::Source(Some("greeting".to_owned()));
+    for (page, block) in blocks(|kind| *kind == Kind::Cargo || *kind == scaffold) {
         for line in block.text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if !written.lines().any(|known| known == line) {
                 wrong.push(format!("{}: `rwork new` does not write `{line}`", page.at(block.line)));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const PLUGINS: [&str; 4] = ["images", "math", "text", "web"];
 /// What examples refer to, besides the plugins.
-const FILES: [&str; 3] = ["README.md", "CHANGELOG.md", "plugins/images/sample.png"];
+const FILES: [&str; 4] = [".rwork.toml", "README.md", "CHANGELOG.md", "plugins/images/sample.png"];
 
 /// The directory.
 pub(super) struct Stage(TempDir);
@@ -34,7 +34,6 @@ impl Stage {
         for file in FILES {
             copy(file, &work);
         }
-        fs::copy(root().join(".rwork.toml"), work.join("rwork.toml")).unwrap();
         stage
     }
 

@@ -26,6 +26,7 @@ pub(super) fn check() -> Vec<String> {
     let mut wrong = commands();
     wrong.extend(configuration(&settings));
     wrong.extend(limits(&settings));
+    wrong.extend(task_options());
     wrong.extend(constants());
     wrong
 }
@@ -117,7 +118,24 @@ fn plain(shown: &str) -> String {
     }
 }
 
-/// Every constant and field that docs/limits.md names exists in the sources.
+/// Every option of a task is on docs/plugins.md.
+fn task_options() -> Vec<String> {
+    let page = Page::read("docs/plugins.md");
+    let source = fs::read_to_string(root().join("runtime/plugin/src/options.rs")).unwrap();
+    let (_, rest) = source.split_once("pub struct TaskOptions(").unwrap();
+    let (fields, _) = rest.split_once("\n    }\n").unwrap();
+    let names: Vec<&str> = fields
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"))
+        .filter_map(|line| line.split_once(": ").map(|(name, _)| name))
+        .collect();
+    assert!(names.contains(&"max_retries") && names.contains(&"cleanup"), "{names:?}");
+    let missing = names.iter().filter(|name| !page.text.contains(&format!("`{name}`")));
+    missing.map(|name| format!("docs/plugins.md does not have the task option `{name}`")).collect()
+}
+
+/// Every constant and field that docs/limits.md names exists in the sources, and the constants have the values shown.
 fn constants() -> Vec<String> {
     let page = Page::read("docs/limits.md");
     let mut sources = String::new();
@@ -127,18 +145,56 @@ fn constants() -> Vec<String> {
     let mut wrong = Vec::new();
     for (line, cells) in page.rows() {
         let code = cells.last().unwrap().split('`').skip(1).step_by(2);
-        for name in code.filter_map(|code| code.rsplit("::").next()) {
-            let constant = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-            let field = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-            let declared = (constant && sources.contains(&format!("const {name}:")))
-                || (field && sources.contains(&format!("{name}:")))
-                || name.starts_with("--");
-            if !declared {
-                wrong.push(format!("{}: there is no `{name}` in the sources", page.at(line)));
+        for name in code.filter_map(|code| code.rsplit("::").next()).filter(|name| !name.starts_with("--")) {
+            if name.chars().any(|c| c.is_ascii_lowercase()) {
+                if !sources.contains(&format!("{name}:")) {
+                    wrong.push(format!("{}: there is no `{name}` in the sources", page.at(line)));
+                }
+                continue;
+            }
+            let values = values(&sources, name);
+            if !values.iter().any(|value| cells[1].contains(value.as_str())) {
+                wrong.push(format!("{}: `{name}` is {values:?}, not `{}`", page.at(line), cells[1]));
             }
         }
     }
     wrong
+}
+
+/// What the constants of a name are, as a page shows them.
+fn values(sources: &str, name: &str) -> Vec<String> {
+    let start = format!("const {name}: ");
+    let declarations = sources.split(start.as_str()).skip(1);
+    let values =
+        declarations.filter_map(|rest| rest.split_once(';')?.0.split_once('=')).map(|(_, value)| value);
+    values.filter_map(|value| evaluate(value.trim())).map(shown).collect()
+}
+
+/// `1_024`, `16 << 20`.
+fn evaluate(expression: &str) -> Option<u64> {
+    let number = |text: &str| text.trim().replace('_', "").parse::<u64>().ok();
+    match expression.split_once("<<") {
+        Some((number_text, shift)) => Some(number(number_text)? << number(shift)?),
+        None => number(expression),
+    }
+}
+
+/// Powers of 1024 above one as bytes, the rest with commas between thousands.
+fn shown(value: u64) -> String {
+    match value {
+        _ if value >= 1 << 20 && value.is_multiple_of(1 << 20) => format!("{} MiB", value >> 20),
+        _ if value > 1 << 10 && value.is_multiple_of(1 << 10) => format!("{} KiB", value >> 10),
+        1_000.. => format!("{},{:03}", value / 1_000, value % 1_000),
+        _ => value.to_string(),
+    }
+}
+
+#[test]
+fn constants_are_read() {
+    let sources = "pub const A_MAX: usize = 8 << 10;\nconst A_MAX: u32 = 1_024;\nconst B: usize = 16 << 20;";
+    assert_eq!(values(sources, "A_MAX"), ["8 KiB", "1,024"]);
+    assert_eq!(values(sources, "B"), ["16 MiB"]);
+    assert_eq!(values(sources, "C"), [""; 0]);
 }
 
 fn read_all(folder: &Path, text: &mut String) {

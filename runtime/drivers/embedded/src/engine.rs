@@ -192,7 +192,7 @@ impl Engine {
 
     /// While the reserve is gone only what drains may go on.
     fn refuse_growth(&mut self, jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
-        if !self.space.is_short() {
+        if jobs.iter().all(|job| job.drains()) || !self.space.is_short() {
             return jobs;
         }
         let (drains, grows): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.drains());

@@ -85,7 +85,7 @@ pub(crate) fn open_failed(url: &RedactedUrl, path: &Path, error: io::Error) -> E
         io::ErrorKind::ReadOnlyFilesystem => {
             refused(url, &format!("`{shown}` is on a read-only file system"), "choose a path that can be written")
         }
-        io::ErrorKind::NotADirectory => {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             refused(url, &format!("a folder of `{shown}` is a file"), "choose another path")
         }
         _ => Error::Unreachable { url: url.clone(), source: Box::new(error) },

@@ -18,6 +18,8 @@ const MODE: u32 = 0o600;
 pub(crate) struct Files {
     /// The database.
     pub(crate) database: PathBuf,
+    /// SQLite's write-ahead log.
+    pub(crate) log: PathBuf,
     /// Locked around each write transaction.
     pub(crate) lock: PathBuf,
     /// Rung when messages can be taken.
@@ -37,6 +39,7 @@ impl Files {
         };
         Self {
             database: database.to_owned(),
+            log: named("-wal"),
             lock: named("-lock"),
             bell: named("-bell"),
             done: named("-done"),

@@ -59,8 +59,8 @@ impl Embedded {
         let reader = schema::open_reader(&files.database)
             .map_err(|error| Failure::from(error).explain(&url, "open the database"))?;
         let bells = Bells::open(&files).map_err(|error| failed(&files.bell, error))?;
-        let space = Space::new(files.ballast.clone(), options.ballast_bytes);
-        space.prepare();
+        let mut space = Space::new(files.clone(), options.ballast_bytes);
+        space.prepare(&writer);
 
         let inner = Inner {
             writes: Arc::new(Inbox::new()),

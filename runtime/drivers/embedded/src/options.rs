@@ -16,8 +16,9 @@ const LEASE: Duration = Duration::from_secs(5);
 const LEASE_MIN: Duration = Duration::from_millis(20);
 /// Above this a message of a killed worker would wait longer than rwork promises.
 const LEASE_MAX: Duration = Duration::from_secs(10);
-/// What settling needs to go on while the disk is full: a write-ahead log of a thousand pages.
-const BALLAST_BYTES: u64 = 4 << 20;
+/// What settling needs to go on while the disk is full: room to move the whole write-ahead log (4 MB) into the file, and
+/// as much again for what the transactions themselves take.
+const BALLAST_BYTES: u64 = 8 << 20;
 /// The largest body that a worker accepts (16 MiB), and room for its headers.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
 /// The largest result (16 MiB), its escapes, and a traceback.
@@ -41,7 +42,8 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Largest encoded record, in bytes: 1 to 512 MiB. Default 32 MiB.
     pub record_bytes_max: usize,
-    /// Size of the file that is given up for settling when the disk is full, in bytes; 0: none. Default 4 MiB.
+    /// Size of the file that is given up for settling when the disk is full, in bytes; 0: none, and a full disk
+    /// stops workers too. Default 8 MiB; with a smaller one the write-ahead log is kept smaller.
     pub ballast_bytes: u64,
     /// How often expired results are looked for. Default 60 s.
     pub sweep_interval: Duration,

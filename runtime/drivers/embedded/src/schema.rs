@@ -15,8 +15,8 @@ use crate::options::Synchronous;
 const APPLICATION_ID: i32 = 0x7277_726b;
 /// Behind the fair lock, for strangers such as the `sqlite3` shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages in the write-ahead log before a commit moves them into the file: 16 MB. Fewer make the others wait longer.
-pub(crate) const CHECKPOINT_PAGES: u32 = 4000;
+/// A log that grew larger, by one large transaction, is cut to this when it starts again.
+const LOG_BYTES_KEPT: i64 = 8 << 20;
 /// More statements than we have.
 const STATEMENTS_MAX: usize = 64;
 
@@ -86,8 +86,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn set_up(db: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", synchronous.as_str())?;
-    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    db.pragma_update(None, "journal_size_limit", 64 << 20)
+    db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)
 }
 
 enum Refusal {

@@ -1,8 +1,10 @@
 //! What happens when the disk is full.
 //!
-//! Settling needs space too: without it a full disk would stop the workers, and nothing would ever become free. So a
-//! ballast file lies beside the database. When a settlement finds the disk full the ballast is deleted, and while it is
-//! gone producers are refused and workers drain. It comes back when there is room for it again.
+//! Settling needs space too: without it a full disk would stop the workers, and nothing would ever become free. Two
+//! things keep room for it. Producers are refused while the free space is less than what moving the write-ahead log into
+//! the file may take. And should others fill the disk, a ballast file beside the database is deleted when a settlement
+//! finds no room; it is twice as large as the log, so that the log can be emptied with what it frees. While room is
+//! short free pages are given back to the disk, and the ballast comes back when it fits again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,105 +13,133 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::fs::FallocateFlags;
 
-use crate::files;
-use crate::schema::CHECKPOINT_PAGES;
+use crate::files::{self, Files};
 
-/// Pages in the log before a checkpoint while space is short: 1 MB.
-const CHECKPOINT_PAGES_SHORT: u32 = 256;
-/// Pages given back to the disk in one step: at most 4 MB, and a log as long.
-const VACUUM_PAGES: u32 = 1024;
-/// How often to look whether the ballast can come back.
+const PAGE_BYTES: u64 = 4096;
+/// Pages in the log before a commit moves them into the file: 4 MB. More gains nothing that could be measured, and needs
+/// a larger ballast.
+const CHECKPOINT_PAGES: u64 = 1000;
+/// The same while room is short, or with a tiny ballast.
+const CHECKPOINT_PAGES_MIN: u64 = 64;
+/// Free space for the transactions that come before the next look.
+const SLACK_BYTES: u64 = 1 << 20;
+/// Free pages given back in one step, which needs as much room in the log.
+const VACUUM_PAGES: u32 = 128;
+/// Steps in one recovery, which others wait for.
+const VACUUM_STEPS: usize = 32;
+/// How often recovery is tried.
 const RECOVER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The ballast of one database, as one process sees it.
+/// The room around one database, as one process sees it.
 #[derive(Debug)]
 pub(crate) struct Space {
-    ballast: PathBuf,
+    files: Files,
+    /// Size of the ballast; 0: no care is taken.
     bytes: u64,
     /// When recovery was last tried.
     tried: Option<Instant>,
-    /// The connection checkpoints often.
+    /// The log is kept short.
     short: bool,
 }
 
 impl Space {
-    pub(crate) fn new(ballast: PathBuf, bytes: u64) -> Self {
-        Self { ballast, bytes, tried: None, short: false }
+    pub(crate) fn new(files: Files, bytes: u64) -> Self {
+        Self { files, bytes, tried: None, short: false }
     }
 
     /// Lays the ballast at the first opening; without room for it the file opens all the same, for draining.
-    pub(crate) fn prepare(&self) {
+    pub(crate) fn prepare(&mut self, db: &Connection) {
+        self.keep_log_short(db, false);
         if self.bytes > 0
-            && !self.ballast.exists()
-            && let Err(error) = lay(&self.ballast, self.bytes)
+            && !self.files.ballast.exists()
+            && let Err(error) = lay(&self.files.ballast, self.bytes)
         {
-            tracing::warn!(path = %self.ballast.display(), %error, "no room for the embedded broker's reserve");
+            tracing::warn!(path = %self.files.ballast.display(), %error, "no room for the embedded broker's reserve");
         }
     }
 
-    /// Whether the reserve is used up, so that producers must wait.
+    /// Whether producers must wait.
     pub(crate) fn is_short(&self) -> bool {
-        self.bytes > 0 && !self.ballast.exists()
+        self.bytes > 0 && (!self.files.ballast.exists() || self.free() < self.needed())
     }
 
     /// Makes room for a settlement that found the disk full. Call it under the fair lock, outside a transaction.
     pub(crate) fn relieve(&mut self, db: &Connection) {
-        match fs::remove_file(&self.ballast) {
+        match fs::remove_file(&self.files.ballast) {
             Ok(()) => tracing::warn!(
-                path = %self.ballast.display(),
+                path = %self.files.ballast.display(),
                 "disk full: the reserve was given up, publishing is refused until there is room again"
             ),
             Err(error) => tracing::debug!(%error, "disk full, and no reserve to give up"),
         }
         self.tried = Some(Instant::now());
-        self.set_short(db, true);
+        self.keep_log_short(db, true);
         checkpoint(db);
-    }
-
-    /// While the reserve is gone: gives free pages back and lays it again when there is room. Looks once a second.
-    /// Call it under the fair lock, outside a transaction.
-    pub(crate) fn recover(&mut self, db: &Connection) {
-        self.tried = Some(Instant::now());
-        self.set_short(db, true);
-        vacuum(db);
-        checkpoint(db);
-        if !self.has_room() || lay(&self.ballast, self.bytes).is_err() {
-            return;
-        }
-        tracing::info!(path = %self.ballast.display(), "there is room again: publishing is accepted");
-        self.set_short(db, false);
     }
 
     /// Whether [`Space::recover`] is worth a try now.
     pub(crate) fn may_recover(&self) -> bool {
-        self.is_short() && self.tried.is_none_or(|tried| tried.elapsed() >= RECOVER_INTERVAL)
+        self.tried.is_none_or(|tried| tried.elapsed() >= RECOVER_INTERVAL) && self.is_short()
     }
 
-    /// Another process may have laid the ballast again.
-    pub(crate) fn relax(&mut self, db: &Connection) {
-        if self.short && !self.is_short() {
-            self.set_short(db, false);
+    /// Gives free pages back, and lays the ballast again when it fits. Call it under the fair lock, outside a
+    /// transaction.
+    pub(crate) fn recover(&mut self, db: &Connection) {
+        self.tried = Some(Instant::now());
+        self.keep_log_short(db, true);
+        checkpoint(db);
+        for _ in 0..VACUUM_STEPS {
+            if !vacuum(db) {
+                break;
+            }
+            checkpoint(db);
+        }
+        // Room for half of it again, so that it is not given up in the next moment.
+        if !self.files.ballast.exists() && self.free() >= self.bytes + self.bytes / 2 {
+            match lay(&self.files.ballast, self.bytes) {
+                Ok(()) => tracing::info!("there is room for the embedded broker's reserve again"),
+                Err(error) => tracing::debug!(%error, "no room for the reserve yet"),
+            }
         }
     }
 
-    fn set_short(&mut self, db: &Connection, short: bool) {
-        let pages = if short { CHECKPOINT_PAGES_SHORT } else { CHECKPOINT_PAGES };
-        if let Err(error) = db.pragma_update(None, "wal_autocheckpoint", pages) {
+    /// Back to long logs when there is plenty of room. Cheap unless the log is kept short.
+    pub(crate) fn relax(&mut self, db: &Connection) {
+        if self.short && !self.is_short() && self.free() >= self.bytes {
+            self.keep_log_short(db, false);
+        }
+    }
+
+    fn keep_log_short(&mut self, db: &Connection, short: bool) {
+        let pages = match self.bytes / 2 / PAGE_BYTES {
+            _ if short => CHECKPOINT_PAGES_MIN,
+            0 => CHECKPOINT_PAGES,
+            half => half.clamp(CHECKPOINT_PAGES_MIN, CHECKPOINT_PAGES),
+        };
+        if let Err(error) = db.pragma_update(None, "wal_autocheckpoint", pages as i64) {
             tracing::debug!(%error, "failed to set the checkpoint interval");
         }
         self.short = short;
     }
 
-    /// Room for the ballast and half of it again, so that it is not given up in the next moment.
-    fn has_room(&self) -> bool {
-        let folder = self.ballast.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let stat = rustix::fs::statvfs(folder.unwrap_or(Path::new(".")));
-        stat.is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= self.bytes + self.bytes / 2)
+    /// What must be free before a producer may write: each page of the log may become one of the file.
+    fn needed(&self) -> u64 {
+        let log = fs::metadata(&self.files.log).map_or(0, |log| log.len());
+        log + SLACK_BYTES.min(self.bytes / 4)
+    }
+
+    /// Bytes that are free on the disk; plenty when it can't be told.
+    fn free(&self) -> u64 {
+        let folder = self.files.database.parent().filter(|folder| !folder.as_os_str().is_empty());
+        match rustix::fs::statvfs(folder.unwrap_or(Path::new("."))) {
+            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+            Err(_) => u64::MAX,
+        }
     }
 }
 
 /// Takes the blocks, not only the length; a file that could not be filled is deleted.
-fn lay(path: &Path, bytes: u64) -> std::io::Result<()> {
+fn lay(path: &PathBuf, bytes: u64) -> std::io::Result<()> {
     let file = files::open(path)?;
     let filled = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
         Err(rustix::io::Errno::OPNOTSUPP) => fill(&file, bytes),
@@ -133,14 +163,20 @@ fn checkpoint(db: &Connection) {
     }
 }
 
-fn vacuum(db: &Connection) {
-    // The pragma frees one page for each row it yields.
-    let freed = db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})")).and_then(|mut step| {
-        let mut rows = step.query([])?;
+/// Gives some free pages back; false when there are none, or no room to do it.
+fn vacuum(db: &Connection) -> bool {
+    let step = || -> rusqlite::Result<bool> {
+        if db.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(false);
+        }
+        // The pragma frees one page for each row it yields.
+        let mut vacuum = db.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let mut rows = vacuum.query([])?;
         while rows.next()?.is_some() {}
-        Ok(())
-    });
-    if let Err(error) = freed {
+        Ok(true)
+    };
+    step().unwrap_or_else(|error| {
         tracing::debug!(%error, "failed to give free pages back");
-    }
+        false
+    })
 }

@@ -20,8 +20,8 @@ use rwork_broker::{Broker, Consume, Disposition, Publish, Route, Settled};
 use rwork_embedded::{Embedded, Error, Options};
 use rwork_protocol::{Message, Properties, QueueName, Record, State, TaskId};
 
-const DISK_BYTES: u64 = 16 << 20;
-const BALLAST_BYTES: u64 = 2 << 20;
+const DISK_BYTES: u64 = 32 << 20;
+const BALLAST_BYTES: u64 = 8 << 20;
 const BATCH: usize = 20;
 
 /// A small file system, gone when dropped.

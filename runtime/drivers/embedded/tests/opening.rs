@@ -46,7 +46,7 @@ async fn makes_folders_and_private_files() {
     names.sort();
     let expected = ["", "-ballast", "-bell", "-done", "-lock", "-shm", "-wal"].map(|end| format!("rwork.db{end}"));
     assert_eq!(names, expected);
-    assert_eq!(fs::metadata(path.with_file_name("rwork.db-ballast")).unwrap().len(), 4 << 20);
+    assert_eq!(fs::metadata(path.with_file_name("rwork.db-ballast")).unwrap().len(), 8 << 20);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rwork_broker::{
     Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Delivery, Disposition, Publish,
     QueueInfo, Receipt, Settled, Settlement,
 };
-use rwork_protocol::service::Error;
+use rwork_protocol::service::{Error, RedactedUrl};
 use rwork_protocol::{DecodeLimits, Message, QueueName, TaskId, Timestamp, decode};
 use tokio::time::{Instant, sleep};
 
@@ -22,6 +22,8 @@ const LEASE: Duration = Duration::from_secs(12);
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) capabilities: Capabilities,
+    /// No one may consume.
+    pub(super) refuses: bool,
     messages: BTreeMap<u64, Entry>,
     /// By place in the queue.
     ready: BTreeSet<(u64, u64)>,
@@ -68,6 +70,7 @@ impl Queue {
         };
         Self {
             capabilities,
+            refuses: false,
             messages: BTreeMap::new(),
             ready: BTreeSet::new(),
             delayed: BTreeSet::new(),
@@ -319,6 +322,10 @@ impl Broker for ModelBroker {
 
     async fn consume(&self, _: Consume) -> Result<Box<dyn Consumer>, Error> {
         let passage = self.world.enter(self.worker, "consume").await?;
+        if self.world.lock().queue.refuses {
+            let (why, hint) = ("wrong password".to_owned(), "look at `broker_url`".to_owned());
+            return Err(Error::Refused { url: RedactedUrl::new("model:"), why, hint });
+        }
         let number = {
             let mut state = self.world.lock();
             let number = state.queue.number();

@@ -108,6 +108,13 @@ fn parts(world: &World, slots: usize, change: impl FnOnce(&mut WorkerConfig)) ->
     }
 }
 
+/// Why a worker does not even begin where the broker refuses it.
+pub(crate) async fn refused() -> crate::Error {
+    let world = World::calm();
+    world.lock().queue.refuses = true;
+    Worker::new(parts(&world, 1, |_| {})).unwrap().run(Shutdown::new()).await.unwrap_err()
+}
+
 /// A whole worker in a calm world.
 pub(crate) struct Calm {
     world: World,

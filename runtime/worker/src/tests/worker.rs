@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use rwork_protocol::State;
 
-use crate::sim::fixture::Calm;
+use crate::sim::fixture::{Calm, refused};
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_refuses_is_not_asked_for_ever() {
+    let error = refused().await;
+    assert_eq!(error.to_string(), "failed to consume from `celery`");
+    assert_eq!(error.hint(), Some("look at `broker_url`"));
+}
 
 #[tokio::test(start_paused = true)]
 async fn no_more_is_held_than_slots_and_prefetch_allow() {

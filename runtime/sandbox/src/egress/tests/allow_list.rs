@@ -1,3 +1,5 @@
+//! What an allow-list lets through, and what only looks like it.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Every bound of a request: bytes, time, and how many at a time.
+
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};

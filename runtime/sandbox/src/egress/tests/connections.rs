@@ -1,3 +1,5 @@
+//! When a connection is used again, and when it is not.
+
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 

@@ -1,3 +1,5 @@
+//! Whole exchanges with a real server.
+
 use std::pin::Pin;
 
 use http::StatusCode;

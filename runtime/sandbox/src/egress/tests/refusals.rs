@@ -1,3 +1,5 @@
+//! What is refused before a byte is sent.
+
 use http::{Method, StatusCode};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 
