@@ -259,7 +259,9 @@ fn judge(outcome: Outcome, size: usize, limits: &Limits, control: &Control) -> O
 fn in_words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::HardTimeLimit { limit, backtrace } => {
-            let place = backtrace.as_ref().map_or_else(String::new, |trace| format!(", in\n{trace}"));
+            // One line: where it is innermost says enough.
+            let innermost = backtrace.as_deref().and_then(|trace| trace.lines().next()?.split_once(": "));
+            let place = innermost.map_or_else(String::new, |(_, frame)| format!(", in `{frame}`"));
             format!("it did not return within {} ms{place}", limit.as_millis())
         }
         Outcome::MemoryLimit { cap, wanted } => {

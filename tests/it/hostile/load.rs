@@ -58,11 +58,9 @@ async fn what_can_not_be_loaded_is_refused_by_name_and_the_others_serve() {
           hint: put the `.wasm` that `rwork build` made there
         source.wasm: failed to compile `DIR/source.wasm`: the file is WebAssembly text, not a binary component
           hint: put the `.wasm` that `rwork build` made there
-        spins.wasm: failed to ask plugin `spins` (`DIR/spins.wasm`) for its tasks: `spins` could not be asked for its tasks: it did not return within 250 ms, in
-           0: describe
+        spins.wasm: failed to ask plugin `spins` (`DIR/spins.wasm`) for its tasks: `spins` could not be asked for its tasks: it did not return within 250 ms, in `describe`
           hint: `describe` must return at once and may not depend on anything outside
-        starts.wasm: failed to ask plugin `starts` (`DIR/starts.wasm`) for its tasks: `starts` could not be asked for its tasks: it did not return within 250 ms, in
-           0: init
+        starts.wasm: failed to ask plugin `starts` (`DIR/starts.wasm`) for its tasks: `starts` could not be asked for its tasks: it did not return within 250 ms, in `init`
           hint: `describe` must return at once and may not depend on anything outside
         truncated.wasm: failed to compile `DIR/truncated.wasm`: the file is truncated: a section at byte [N] needs [N] more bytes than there are
           hint: copy it again, to a temporary name beside it, then rename it

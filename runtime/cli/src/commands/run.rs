@@ -15,6 +15,7 @@ use std::sync::Arc;
 use rwork_broker::Broker;
 use rwork_plugin::Plugins;
 use rwork_worker::{SandboxExecutor, Shutdown, Summary, SystemClock, Worker, WorkerConfig, WorkerParts};
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use flags::Args;
 use signals::Signals;
@@ -75,8 +76,8 @@ async fn work(
         rng: fastrand::Rng::new(),
         config: worker,
     };
-    let running = Worker::new(parts)?.run(shutdown.clone());
-    tokio::pin!(running);
+    // On the I/O thread itself: from this one, each event would cost a wake-up across threads.
+    let mut running = AbortOnDropHandle::new(tokio::spawn(Worker::new(parts)?.run(shutdown.clone())));
     let leave_when_empty = async {
         if args.drain {
             drain::until_empty(&*broker, &queues, &shutdown.intake).await;
@@ -84,9 +85,9 @@ async fn work(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        summary = &mut running => Ok(summary?),
+        summary = &mut running => Ok(summary??),
         never = signals.pass_on(shutdown) => match never {},
-        () = leave_when_empty => Ok(running.await?),
+        () = leave_when_empty => Ok(running.await??),
     }
 }
 

@@ -29,7 +29,8 @@ impl ResultBackend for Embedded {
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Error> {
         let keys: Vec<Key> = ids.iter().map(Key::new).collect();
         let now = self.inner.options.clock.now();
-        let read = move |db: &_| keys.iter().map(|key| watch::read(db, key, now)).collect::<Result<Vec<_>, _>>();
+        let read =
+            move |db: &_| keys.iter().map(|key| watch::read(db, key, now)).collect::<Result<Vec<_>, _>>();
         let bodies = self.inner.read("read results", read).await?;
         let decode = |body: bytes::Bytes| watch::decode(&body, &self.inner.url);
         bodies.into_iter().map(|body| body.map(decode).transpose()).collect()

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use rwork_broker::{
-    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, PriorityOrder, Publish, QueueInfo,
+    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, PriorityOrder, Publish,
+    QueueInfo,
 };
 use rwork_protocol::QueueName;
 

@@ -54,8 +54,7 @@ impl Consumer for Seated {
     }
 
     async fn renew(&self) -> Result<(), Error> {
-        let renew =
-            Renew { owner: self.owner, name: self.name.clone(), lease: self.inner.options.lease };
+        let renew = Renew { owner: self.owner, name: self.name.clone(), lease: self.inner.options.lease };
         if self.inner.act(renew).await? { Ok(()) } else { Err(Error::LeaseLost { name: self.name.clone() }) }
     }
 

@@ -151,10 +151,7 @@ impl Engine {
         self.transact(|turn| jobs.iter_mut().try_for_each(|job| job.run(turn)))
     }
 
-    fn transact<T>(
-        &mut self,
-        act: impl FnOnce(&mut Turn<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, Failure> {
+    fn transact<T>(&mut self, act: impl FnOnce(&mut Turn<'_>) -> rusqlite::Result<T>) -> Result<T, Failure> {
         let now = self.clock.now();
         let reap = self.steady.may_reap(now);
         let held = self.lock.hold()?;

@@ -22,7 +22,9 @@ impl Failure {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Sql(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
-            Self::Io(error) => matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
         }
     }
 
@@ -63,7 +65,8 @@ pub(crate) fn full(url: &RedactedUrl, why: &str) -> Error {
     Error::Full {
         url: url.clone(),
         why: why.to_owned(),
-        hint: "free space on that disk, or let workers drain the queues; `rwork purge` deletes messages".to_owned(),
+        hint: "free space on that disk, or let workers drain the queues; `rwork purge` deletes messages"
+            .to_owned(),
     }
 }
 
@@ -82,9 +85,11 @@ pub(crate) fn open_failed(url: &RedactedUrl, path: &Path, error: io::Error) -> E
             &format!("no permission to open `{shown}`"),
             "check the owner and mode of the file and its folder",
         ),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            refused(url, &format!("`{shown}` is on a read-only file system"), "choose a path that can be written")
-        }
+        io::ErrorKind::ReadOnlyFilesystem => refused(
+            url,
+            &format!("`{shown}` is on a read-only file system"),
+            "choose a path that can be written",
+        ),
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             refused(url, &format!("a folder of `{shown}` is a file"), "choose another path")
         }

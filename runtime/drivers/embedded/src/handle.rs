@@ -62,13 +62,8 @@ impl Embedded {
         let mut space = Space::new(files.clone(), options.ballast_bytes);
         space.prepare(&writer);
 
-        let inner = Inner {
-            writes: Arc::new(Inbox::new()),
-            reads: Arc::new(Inbox::new()),
-            _ear: None,
-            options,
-            url,
-        };
+        let inner =
+            Inner { writes: Arc::new(Inbox::new()), reads: Arc::new(Inbox::new()), _ear: None, options, url };
         inner.start(&files, lock, writer, reader, bells, space)
     }
 
@@ -98,7 +93,9 @@ impl Inner {
     ) -> Result<Embedded, Error> {
         let (writes, reads) = (Arc::clone(&self.writes), Arc::clone(&self.reads));
         self._ear = Ear::open(files, move || writes.ring(), move || reads.ring())
-            .inspect_err(|error| tracing::warn!(%error, "no bell: waiting for messages and results is slower"))
+            .inspect_err(
+                |error| tracing::warn!(%error, "no bell: waiting for messages and results is slower"),
+            )
             .ok();
         let engine = Engine {
             db: writer,

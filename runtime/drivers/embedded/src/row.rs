@@ -85,7 +85,9 @@ impl Key {
     pub(crate) fn new(id: &TaskId) -> Self {
         let mut buffer = uuid::Uuid::encode_buffer();
         match uuid::Uuid::try_parse(id.as_str()) {
-            Ok(uuid) if uuid.hyphenated().encode_lower(&mut buffer) == id.as_str() => Self::Uuid(uuid.into_bytes()),
+            Ok(uuid) if uuid.hyphenated().encode_lower(&mut buffer) == id.as_str() => {
+                Self::Uuid(uuid.into_bytes())
+            }
             _ => Self::Text(id.clone()),
         }
     }

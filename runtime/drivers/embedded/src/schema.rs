@@ -111,8 +111,13 @@ fn check_version(db: &Connection, url: &RedactedUrl) -> Result<usize, Refusal> {
     match usize::try_from(version) {
         Ok(version) if version <= MIGRATIONS.len() => Ok(version),
         _ => {
-            let why = format!("its schema has version {version}, and this rwork knows up to {}", MIGRATIONS.len());
-            Err(Refusal::Said(error::refused(url, &why, "use the newer rwork that wrote it, or name another file")))
+            let why =
+                format!("its schema has version {version}, and this rwork knows up to {}", MIGRATIONS.len());
+            Err(Refusal::Said(error::refused(
+                url,
+                &why,
+                "use the newer rwork that wrote it, or name another file",
+            )))
         }
     }
 }

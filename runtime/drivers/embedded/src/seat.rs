@@ -124,7 +124,13 @@ impl Drop for Seat {
 pub(crate) struct Seats(HashMap<i64, Seat>);
 
 impl Seats {
-    pub(crate) fn add(&mut self, owner: i64, mailbox: &Arc<Mailbox>, queues: Arc<[QueueName]>, unsettled_max: usize) {
+    pub(crate) fn add(
+        &mut self,
+        owner: i64,
+        mailbox: &Arc<Mailbox>,
+        queues: Arc<[QueueName]>,
+        unsettled_max: usize,
+    ) {
         let mailbox = Arc::downgrade(mailbox);
         let seat = Seat { mailbox, queues, unsettled_max, held: HashMap::new(), first: 0 };
         self.0.insert(owner, seat);

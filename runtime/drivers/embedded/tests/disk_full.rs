@@ -32,7 +32,8 @@ impl Disk {
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={DISK_BYTES},mode=0700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(folder)),
             _ => None,
@@ -129,7 +130,9 @@ async fn producers_are_told_and_workers_drain() {
         let deliveries = consumer.receive(64).await.unwrap();
         let ids: Vec<_> = deliveries
             .iter()
-            .map(|delivery| TaskId::new(delivery.message.properties.correlation_id.as_ref().unwrap()).unwrap())
+            .map(|delivery| {
+                TaskId::new(delivery.message.properties.correlation_id.as_ref().unwrap()).unwrap()
+            })
             .collect();
         // Beside each other, so that they can meet in one turn: a refused publication must not hurt a settlement.
         let more: Vec<_> = (0..BATCH).map(|_| TaskId::generate()).collect();

@@ -44,7 +44,8 @@ async fn makes_folders_and_private_files() {
         names.push(entry.file_name().into_string().unwrap());
     }
     names.sort();
-    let expected = ["", "-ballast", "-bell", "-done", "-lock", "-shm", "-wal"].map(|end| format!("rwork.db{end}"));
+    let expected =
+        ["", "-ballast", "-bell", "-done", "-lock", "-shm", "-wal"].map(|end| format!("rwork.db{end}"));
     assert_eq!(names, expected);
     assert_eq!(fs::metadata(path.with_file_name("rwork.db-ballast")).unwrap().len(), 8 << 20);
 }

@@ -13,10 +13,11 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -110,7 +111,9 @@ async fn work(broker: Embedded) {
         let deliveries = consumer.receive(TAKE).await.unwrap();
         let ids: Vec<_> = deliveries
             .iter()
-            .map(|delivery| TaskId::new(delivery.message.properties.correlation_id.as_ref().unwrap()).unwrap())
+            .map(|delivery| {
+                TaskId::new(delivery.message.properties.correlation_id.as_ref().unwrap()).unwrap()
+            })
             .collect();
         println!("began {}", words(&ids));
         broker.store(ids.iter().map(success).collect()).await.unwrap();
@@ -127,7 +130,8 @@ fn words(ids: &[TaskId]) -> String {
 /// A child, killed when dropped.
 struct Role {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// Read by a thread, so that the child never waits for its parent and a kill hits it at work.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Role {
@@ -138,22 +142,22 @@ impl Role {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines }
     }
 
-    /// Reads `count` lines, then kills it and reads what it had printed by then.
-    fn read_and_kill(mut self, count: usize, account: &mut Account) {
-        self.lines.by_ref().take(count).for_each(|line| account.note(&line.unwrap()));
+    /// Waits for `count` lines, then kills it and notes all that it had printed by then.
+    fn kill_after(mut self, count: usize, account: &mut Account) {
+        self.lines.iter().take(count).for_each(|line| account.note(&line));
         self.child.kill().unwrap();
-        // The last line may be cut off: it says nothing that is sure.
-        let rest: Vec<_> = self.lines.by_ref().map_while(Result::ok).collect();
-        let (cut, whole) = rest.split_last().map_or((None, &rest[..]), |(last, whole)| (Some(last), whole));
-        whole.iter().for_each(|line| account.note(line));
-        if let Some(line) = cut {
-            account.note_cut(line);
-        }
         self.child.wait().unwrap();
+        // The last line may be cut off.
+        let mut rest: Vec<_> = self.lines.iter().collect();
+        let cut = rest.pop();
+        rest.iter().for_each(|line| account.note(line));
+        cut.iter().for_each(|line| account.note_cut(line));
         account.interrupted.append(&mut account.running);
     }
 }
@@ -230,16 +234,16 @@ async fn kills_lose_nothing() {
         let worker = Role::start("worker", &path);
         if kill % 3 == 2 {
             let old = std::mem::replace(&mut producer, Role::start("producer", &path));
-            old.read_and_kill(lines, &mut account);
+            old.kill_after(lines, &mut account);
         }
-        worker.read_and_kill(lines, &mut account);
+        worker.kill_after(lines, &mut account);
     }
-    producer.read_and_kill(1, &mut account);
+    producer.kill_after(1, &mut account);
     check_integrity(&path);
 
     // The last worker gets what is left, also what the killed ones held, and is not killed before all is done.
     let broker = open(&path);
-    let mut last = Role::start("worker", &path);
+    let last = Role::start("worker", &path);
     let accepted: Vec<_> = account.accepted.iter().map(|id| TaskId::new(id).unwrap()).collect();
     assert!(accepted.len() > KILLS * SEND, "only {} were accepted", accepted.len());
     loop {
@@ -247,7 +251,7 @@ async fn kills_lose_nothing() {
         if infos.iter().all(|info| info.ready + info.unsettled + info.delayed == 0) {
             break;
         }
-        account.note(&last.lines.next().unwrap().unwrap());
+        account.note(&last.lines.recv().unwrap());
     }
     let results = broker.get(&accepted).await.unwrap();
     let missing = results.iter().filter(|result| result.is_none()).count();

@@ -105,7 +105,9 @@ impl Act for Purge {
 
 fn matching(db: &Connection, query: &DeadLetterQuery) -> rusqlite::Result<Vec<i64>> {
     let (matching, values) = selection(query);
-    db.prepare(&format!("SELECT id{matching}"))?.query_map(params_from_iter(values), |row| row.get(0))?.collect()
+    db.prepare(&format!("SELECT id{matching}"))?
+        .query_map(params_from_iter(values), |row| row.get(0))?
+        .collect()
 }
 
 /// Deletes the messages of a queue that nobody holds.
@@ -124,8 +126,9 @@ impl Act for PurgeQueue {
         let ready = turn
             .prepare("DELETE FROM msg WHERE queue = ?1 AND owner IS NULL AND eta IS NULL")?
             .execute([self.queue.as_str()])?;
-        let delayed =
-            turn.prepare("DELETE FROM msg WHERE queue = ?1 AND eta IS NOT NULL")?.execute([self.queue.as_str()])?;
+        let delayed = turn
+            .prepare("DELETE FROM msg WHERE queue = ?1 AND eta IS NOT NULL")?
+            .execute([self.queue.as_str()])?;
         Ok((ready + delayed) as u64)
     }
 }

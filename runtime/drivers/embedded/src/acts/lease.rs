@@ -122,7 +122,8 @@ pub(crate) enum Outlook {
 
 /// Looks whether a turn would find something, without taking the lock.
 pub(crate) fn look(db: &Connection, seats: &Seats, now: Timestamp, reap: bool) -> rusqlite::Result<Outlook> {
-    let mut ready = db.prepare_cached("SELECT 1 FROM msg WHERE queue = ?1 AND owner IS NULL AND eta IS NULL LIMIT 1")?;
+    let mut ready =
+        db.prepare_cached("SELECT 1 FROM msg WHERE queue = ?1 AND owner IS NULL AND eta IS NULL LIMIT 1")?;
     for (_, _, seat) in seats.waiting() {
         for queue in seat.queues.iter() {
             if ready.exists([queue.as_str()])? {

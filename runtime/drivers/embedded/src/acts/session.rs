@@ -32,12 +32,8 @@ impl Act for Open {
 
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()> {
         let until = turn.now.plus(self.lease).as_micros();
-        turn.prepare("INSERT INTO session(owner, until, lease, name) VALUES(?1, ?2, ?3, ?4)")?.execute(params![
-            self.owner,
-            until,
-            micros(self.lease),
-            self.name
-        ])?;
+        turn.prepare("INSERT INTO session(owner, until, lease, name) VALUES(?1, ?2, ?3, ?4)")?
+            .execute(params![self.owner, until, micros(self.lease), self.name])?;
         self.queues.iter().try_for_each(|queue| publish::declare(turn, queue))
     }
 
@@ -112,7 +108,8 @@ pub(crate) fn reap(turn: &mut Turn<'_>) -> rusqlite::Result<()> {
             continue;
         }
         if over {
-            turn.prepare("UPDATE msg SET owner = NULL, tries = tries + 1 WHERE owner = ?1")?.execute([owner])?;
+            turn.prepare("UPDATE msg SET owner = NULL, tries = tries + 1 WHERE owner = ?1")?
+                .execute([owner])?;
             turn.prepare("DELETE FROM session WHERE owner = ?1")?.execute([owner])?;
             turn.rings.messages = true;
         } else {
