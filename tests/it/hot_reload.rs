@@ -107,11 +107,15 @@ struct Held {
 
 /// A refused plugin, or a message for a task that is no more.
 fn is_refusal(entry: &Entry) -> bool {
-    entry.says("plugin refused") || entry.field("message").is_some_and(|message| message.starts_with("message refused"))
+    entry.says("plugin refused")
+        || entry.field("message").is_some_and(|message| message.starts_with("message refused"))
 }
 
 fn digest(entry: &Entry) -> anyhow::Result<String> {
-    entry.field("digest").map(ToOwned::to_owned).ok_or_else(|| anyhow::anyhow!("no digest in {:?}", entry.said))
+    entry
+        .field("digest")
+        .map(ToOwned::to_owned)
+        .ok_or_else(|| anyhow::anyhow!("no digest in {:?}", entry.said))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +131,7 @@ async fn hot_reload_a_renamed_plugin_takes_its_tasks_along() -> anyhow::Result<(
         assert_eq!(digest(&loaded)?, stage.serving);
         stage.run(SOME).await?;
         assert_eq!(stage.let_go(held).await?.status, State::Success);
-        assert!(journal.so_far().iter().any(|entry| entry.says("plugin unloaded")));
+        assert!(journal.so_far().iter().any(|entry| entry.says("plugin unloaded, its file is gone")));
         stage.close().await?.1.clean()
     })
     .await
@@ -141,12 +145,15 @@ async fn hot_reload_a_deleted_plugin_drains() -> anyhow::Result<()> {
         let held = stage.hold().await?;
         stage.run(SOME).await?;
         std::fs::remove_file(stage.site.plugin())?;
-        stage.said("plugin unloaded").await;
+        stage.said("plugin unloaded, its file is gone").await;
 
         let unknown = stage.run(1).await?;
         assert_eq!(unknown[0].status, State::Failure);
         assert_eq!(unknown[0].exception().unwrap().exc_type, "NotRegistered");
-        assert!(!journal.so_far().iter().any(|entry| entry.says("plugin version freed")), "its last task still runs");
+        assert!(
+            !journal.so_far().iter().any(|entry| entry.says("plugin version freed")),
+            "its last task still runs"
+        );
         let ended = stage.let_go(held).await?;
         assert_eq!((ended.status, ended.component), (State::Success, Some(stage.serving.clone())));
         let freed = stage.said("plugin version freed").await;

@@ -52,8 +52,8 @@ async fn nothing_is_left_by_a_task_that_was_killed_or_trapped() {
 async fn the_search_finds_what_is_there() {
     let rig = one_slot(Pooling::Always).await;
     let (written, (found, looked_at)): (u64, (u64, u64)) = call(&rig, "canary.control").await;
-    // The heap is all there; of the stack, what the search itself did not overwrite.
-    assert!(found >= FILLED_BYTES / 8 && found <= written, "{found} of {written}");
+    // Heap and stack alike, which lies deeper than the search's own frame; copies on the way are found too.
+    assert!(found >= written, "{found} of {written}");
     assert!(looked_at > FILLED_BYTES);
     rig.stop().await;
 }

@@ -186,23 +186,24 @@ impl Rig {
     ///
     /// # Panics
     /// When the worker does not end well.
-    pub async fn stop(self) -> Summary {
+    pub async fn stop(mut self) -> Summary {
         self.shutdown.intake.cancel();
         self.ended().await
     }
 
-    /// Ends what runs, as the second signal does, and returns what was done.
+    /// Ends what runs, as the second signal does, and returns what was done and what is left in the queue.
     ///
     /// # Panics
     /// When the worker does not end well.
-    pub async fn kill(self) -> Summary {
+    pub async fn kill(mut self) -> (Summary, QueueInfo) {
         self.shutdown.intake.cancel();
         self.shutdown.work.cancel();
-        self.ended().await
+        let summary = self.ended().await;
+        (summary, self.depth().await)
     }
 
-    async fn ended(self) -> Summary {
-        let ended = tokio::time::timeout(HANG, self.worker).await.expect("the worker hangs");
+    async fn ended(&mut self) -> Summary {
+        let ended = tokio::time::timeout(HANG, &mut self.worker).await.expect("the worker hangs");
         ended.expect("the worker panicked").expect("the worker failed")
     }
 }

@@ -53,7 +53,7 @@ strict! {
         acks_on_timeout: bool,
         /// Both of the above where they are not set themselves (Celery before 5.7).
         acks_on_failure_or_timeout: bool,
-        /// Whether a message whose worker died goes back to the queue. Default true (Celery: false).
+        /// Whether a task that ended in a trap or for want of memory goes back to its queue, counted. Default false.
         reject_on_worker_lost: bool,
         /// Store no result. Default false.
         ignore_result: bool,

@@ -15,6 +15,7 @@ use crate::control::{Control, Kill};
 use crate::convert;
 use crate::grants::Grants;
 use crate::invocation::{Input, Invocation, Limits};
+use crate::mailbox::Reply;
 use crate::outcome::{KillReason, Outcome, Report, Usage};
 use crate::prepared::{CleanupReason, Description, Prepared};
 use crate::services::Services;
@@ -32,14 +33,20 @@ const SHUTDOWN_EXCEPTION: &str = "WorkerShutdown";
 const REVOKED_EXCEPTION: &str = "TaskRevokedError";
 
 /// Runs one task. Never fails: whatever happens is an outcome.
-pub(crate) async fn run(
-    services: Arc<Services>,
+pub(crate) async fn run(mut reply: Reply, slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) {
+    reply.begin();
+    let report = run_to_report(reply.services(), slot, &prepared, invocation).await;
+    reply.send(report);
+}
+
+async fn run_to_report(
+    services: &Arc<Services>,
     mut slot: Slot,
-    prepared: Arc<Prepared>,
+    prepared: &Prepared,
     invocation: Invocation,
 ) -> Report {
     let Invocation { task, id, input, info, headers, limits, host, stop } = invocation;
-    if let Some(kill) = wait_for_cpu(&mut slot, &stop).await {
+    if let Some(kill) = wait_for_cpu(services, &mut slot, &stop).await {
         return Report { outcome: verdict::of_kill(kill, &limits, None), usage: Usage::default() };
     }
     let control = Arc::new(Control::start(&limits, stop));
@@ -47,16 +54,16 @@ pub(crate) async fn run(
         parts: Parts {
             call: Call { info, headers, host },
             control: Arc::clone(&control),
-            services: Arc::clone(&services),
+            services: Arc::clone(services),
             grants: Some(Arc::clone(&prepared.grants)),
             plugin: Arc::clone(&prepared.plugin),
         },
-        prepared: &prepared,
+        prepared,
         limits: &limits,
     };
     let (ended, cpu) = {
         let mut work = pin!(guarded(session.run(&task, &id, &input)));
-        supervise(&services.io, &mut slot, &control, limits.kill_grace, work.as_mut()).await
+        supervise(services, &mut slot, &control, limits.kill_grace, work.as_mut()).await
     }; // What a dropped guest held is gone before its slot is free.
     let wall = control.started.elapsed();
     drop(slot);
@@ -126,7 +133,7 @@ async fn side_call<T>(
     };
     let (ended, _) = {
         let mut work = pin!(guarded(call(session)));
-        supervise(&services.io, &mut slot, &control, limits.kill_grace, work.as_mut()).await
+        supervise(&services, &mut slot, &control, limits.kill_grace, work.as_mut()).await
     };
     match ended {
         Ended::Returned(Ok(value)) => Ok(value),
@@ -137,7 +144,7 @@ async fn side_call<T>(
 }
 
 /// A first CPU slot, unless the task is killed before it began.
-async fn wait_for_cpu(slot: &mut Slot, stop: &Stop) -> Option<Kill> {
+async fn wait_for_cpu(services: &Services, slot: &mut Slot, stop: &Stop) -> Option<Kill> {
     if let Some(reason) = stop.killed() {
         return Some(Kill::Stopped(reason));
     }
@@ -146,6 +153,7 @@ async fn wait_for_cpu(slot: &mut Slot, stop: &Stop) -> Option<Kill> {
         if slot.poll_cpu(cx).is_ready() {
             return Poll::Ready(None);
         }
+        services.mailbox.flush();
         killed.as_mut().poll(cx).map(|reason| Some(Kill::Stopped(reason)))
     })
     .await

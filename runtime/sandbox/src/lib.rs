@@ -30,6 +30,7 @@ mod http;
 mod imports;
 mod invocation;
 mod invoke;
+mod mailbox;
 mod memory;
 mod outcome;
 mod output;

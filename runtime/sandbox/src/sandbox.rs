@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
@@ -24,6 +24,7 @@ use crate::grants::Grants;
 use crate::imports;
 use crate::invocation::{Invocation, Limits, RequestInfo};
 use crate::invoke::{self, SideCall};
+use crate::mailbox::{Mailbox, Reply};
 use crate::outcome::{Outcome, Report, Usage};
 use crate::prepared::{self, CleanupReason, Description, Prepared};
 use crate::services::Services;
@@ -109,7 +110,7 @@ impl Sandbox {
             linker,
             slots,
             side_calls: Semaphore::new(SIDE_CALLS_MAX),
-            services: Arc::new(Services { io, egress }),
+            services: Arc::new(Services { io, egress, mailbox: Mailbox::default() }),
             guests: runtime.handle().clone(),
             runtime: Some(runtime),
         })))
@@ -225,9 +226,9 @@ impl Sandbox {
 
     /// Runs one invocation on the guest threads, beginning now. Dropping the future ends it.
     pub fn execute(&self, slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) -> Execution {
-        let services = Arc::clone(&self.0.services);
-        let running = self.0.guests.spawn(invoke::run(services, slot, prepared, invocation));
-        Execution(AbortOnDropHandle::new(running))
+        let (reply, report) = Reply::new(Arc::clone(&self.0.services));
+        let running = self.0.guests.spawn(invoke::run(reply, slot, prepared, invocation));
+        Execution { report, _running: AbortOnDropHandle::new(running) }
     }
 
     /// Runs a task in a bare loop on this thread for so long, and returns how often: the yardstick of `rwork bench`.
@@ -305,15 +306,18 @@ impl Drop for Inner {
 /// A running invocation; dropping it ends the guest.
 #[derive(Debug)]
 #[must_use = "dropping it ends the invocation"]
-pub struct Execution(AbortOnDropHandle<Report>);
+pub struct Execution {
+    report: oneshot::Receiver<Report>,
+    _running: AbortOnDropHandle<()>,
+}
 
 impl Future for Execution {
     type Output = Report;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Report> {
-        Pin::new(&mut self.0).poll(cx).map(|ended| {
-            ended.unwrap_or_else(|error| Report {
-                outcome: Outcome::HostFault(format!("the guest's thread failed: {error}")),
+        Pin::new(&mut self.report).poll(cx).map(|report| {
+            report.unwrap_or_else(|_| Report {
+                outcome: Outcome::HostFault("the guest's thread failed".to_owned()),
                 usage: Usage::default(),
             })
         })

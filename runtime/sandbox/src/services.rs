@@ -3,6 +3,7 @@
 use tokio::runtime::Handle;
 
 use crate::egress::Egress;
+use crate::mailbox::Mailbox;
 
 /// Where host calls do their work.
 #[derive(Debug)]
@@ -11,4 +12,6 @@ pub(crate) struct Services {
     pub(crate) io: Handle,
     /// Outbound HTTP.
     pub(crate) egress: Egress,
+    /// Reports on their way back.
+    pub(crate) mailbox: Mailbox,
 }

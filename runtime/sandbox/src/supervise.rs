@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use crate::control::{Control, Kill};
 use crate::outcome::KillReason;
+use crate::services::Services;
 use crate::slots::Slot;
 
 /// How the guest's future ended.
@@ -36,14 +36,21 @@ pub(crate) fn guarded<T>(call: impl Future<Output = T>) -> impl Future<Output = 
 
 /// Runs a guarded call to its end, and measures its time on the CPU.
 pub(crate) async fn supervise<T>(
-    io: &Handle,
+    services: &Services,
     slot: &mut Slot,
     control: &Control,
     kill_grace: Duration,
     mut work: Pin<&mut impl Future<Output = Caught<T>>>,
 ) -> (Ended<T>, Duration) {
-    let mut watch = Watch::new(io, control, kill_grace);
-    let ended = poll_fn(|cx| watch.poll(cx, slot, work.as_mut())).await;
+    let mut watch = Watch::new(services, control, kill_grace);
+    let ended = poll_fn(|cx| {
+        let polled = watch.poll(cx, slot, work.as_mut());
+        if polled.is_pending() {
+            services.mailbox.flush();
+        }
+        polled
+    });
+    let ended = ended.await;
     (ended, watch.cpu)
 }
 
@@ -51,7 +58,7 @@ pub(crate) async fn supervise<T>(
 pub(crate) type Caught<T> = Result<T, Box<dyn Any + Send>>;
 
 struct Watch<'a> {
-    io: &'a Handle,
+    services: &'a Services,
     control: &'a Control,
     kill_grace: Duration,
     cpu: Duration,
@@ -65,9 +72,18 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(io: &'a Handle, control: &'a Control, kill_grace: Duration) -> Self {
+    fn new(services: &'a Services, control: &'a Control, kill_grace: Duration) -> Self {
         let cpu = Duration::ZERO;
-        Self { io, control, kill_grace, cpu, yielded: false, grace_end: None, timer: None, killed: None }
+        Self {
+            services,
+            control,
+            kill_grace,
+            cpu,
+            yielded: false,
+            grace_end: None,
+            timer: None,
+            killed: None,
+        }
     }
 
     fn poll<T>(
@@ -127,7 +143,7 @@ impl<'a> Watch<'a> {
     ) -> Poll<Ended<T>> {
         self.control.set_yielded(false);
         // Timers, sockets and tasks that host functions make belong to the I/O runtime, where no guest is in the way.
-        let io = self.io.enter();
+        let io = self.services.io.enter();
         let started = Instant::now();
         let polled = work.poll(cx);
         self.cpu += started.elapsed();
@@ -156,7 +172,7 @@ impl<'a> Watch<'a> {
         self.control.note_time(now);
         let Some(deadline) = self.next_deadline(now) else { return };
         let deadline = tokio::time::Instant::from_std(deadline);
-        let _io = self.io.enter();
+        let _io = self.services.io.enter();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);

@@ -49,7 +49,8 @@ async fn exit_is_no_way_to_end_a_task() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recursion_without_end_ends_with_the_stack() {
     // In the host's stack of WebAssembly frames.
-    let deep = TextGuest::new("deep.run").items("(func $deeper (call $deeper))").run("(call $deeper) unreachable");
+    let deep =
+        TextGuest::new("deep.run").items("(func $deeper (call $deeper))").run("(call $deeper) unreachable");
     let ended = trap(Setup::new(&["math"]).file("deep.wasm", deep.build()), "deep.run", "[]").await;
     assert_lost(&ended, "call stack exhausted: the recursion is too deep");
 

@@ -18,7 +18,8 @@ async fn what_can_not_be_loaded_is_refused_by_name_and_the_others_serve() {
     let aborts = TextGuest::new("aborts.run").describe("unreachable");
     let curious = TextGuest::new("curious.run").imports_keyvalue();
     let whole = fine.build();
-    let native = Sandbox::new(SandboxConfig::with_concurrency(1), Handle::current()).unwrap().compile(&whole).unwrap();
+    let native =
+        Sandbox::new(SandboxConfig::with_concurrency(1), Handle::current()).unwrap().compile(&whole).unwrap();
     let rig = Setup::new(&["math", "web"])
         .file("fine.wasm", whole.clone())
         .file("aborts.wasm", aborts.build())
@@ -85,7 +86,10 @@ async fn a_task_of_a_refused_plugin_is_an_unknown_task() {
     let rig = Setup::new(&["math", "web"]).start().await;
     let record = rig.call("web.fetch", "[\"http://127.0.0.1/\"]", unlimited()).await;
     let exception = record.exception().unwrap();
-    assert_eq!((exception.exc_type.as_str(), text(&exception.exc_message)), ("NotRegistered", "[\"web.fetch\"]"));
+    assert_eq!(
+        (exception.exc_type.as_str(), text(&exception.exc_message)),
+        ("NotRegistered", "[\"web.fetch\"]")
+    );
     rig.until_idle().await;
     let dead = rig.dead_letters().await;
     assert_eq!(dead.iter().map(|dead| dead.reason.kind.as_str()).collect::<Vec<_>>(), ["unknown-task"]);
@@ -116,7 +120,8 @@ async fn a_file_cut_off_anywhere_is_no_plugin_and_no_harm() {
 fn refusals(rig: &Rig) -> String {
     let directory = rig.plugins_directory().display().to_string();
     let lines = rig.refused().into_iter().map(|(name, error)| {
-        let hint = error.hint().map(|hint| format!("\n  hint: {}", hint.replace('\n', "\n  "))).unwrap_or_default();
+        let hint =
+            error.hint().map(|hint| format!("\n  hint: {}", hint.replace('\n', "\n  "))).unwrap_or_default();
         format!("{name}: {}{hint}\n", error.chain())
     });
     lines.collect::<String>().replace(&directory, "DIR")

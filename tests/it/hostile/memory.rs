@@ -66,7 +66,9 @@ async fn two_memories_that_fit_alone_do_not_fit_together() {
 /// Has two memories, and grows these; aborts when one is not granted.
 fn grow(memories: &[&str]) -> TextGuest {
     let grow = |memory: &&str| {
-        format!("(if (i32.eq (memory.grow {memory} (i32.const {MOST_OF_IT})) (i32.const -1)) (then unreachable))")
+        format!(
+            "(if (i32.eq (memory.grow {memory} (i32.const {MOST_OF_IT})) (i32.const -1)) (then unreachable))"
+        )
     };
     let body: String = memories.iter().map(grow).collect();
     TextGuest::new("pair.run").items("(memory $second 1)").run(&format!("{body} (call $null)"))

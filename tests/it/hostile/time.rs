@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rwork_protocol::State;
+use rwork_protocol::{State, TaskId};
 use rwork_sandbox::Grants;
 use rwork_sandbox::egress::AllowList;
 use rwork_tests::rig::{CallOptions, Rig, Setup};
@@ -57,7 +57,8 @@ async fn a_busy_loop_that_ignores_its_soft_limit_meets_the_hard_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_that_asks_learns_of_its_soft_limit() {
-    let ended = let_loose(setup(), "hostile.polite", "[]", CallOptions::default().soft(100), at_soft_limit).await;
+    let ended =
+        let_loose(setup(), "hostile.polite", "[]", CallOptions::default().soft(100), at_soft_limit).await;
     assert_gave_up(&ended);
 }
 
@@ -108,12 +109,7 @@ async fn a_guest_that_never_ends_takes_one_cpu_slot_and_no_more() {
     serve_beside(&rig).await;
     assert_eq!(rig.sandbox().metrics().in_flight, 1);
 
-    // Only force ends it, and its message is still there: nobody knows what it would have come to.
-    let (store, queue) = (rig.client().clone(), rig.sandbox().clone());
-    let summary = rig.kill().await;
-    assert_eq!(summary, Summary { succeeded: BESIDE as u64, shut_down: 1, ..Summary::default() });
-    assert_eq!(store.result(&spinner).await.unwrap().unwrap().status, State::Started);
-    assert_eq!(queue.metrics().in_flight, 0);
+    assert_given_back(rig, &spinner).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,8 +119,17 @@ async fn a_guest_that_waits_in_the_host_takes_no_cpu_slot() {
     let sleeper = rig.send("hostile.sleep", NEVER, unlimited()).await;
     rig.wait_for(&sleeper, State::Started).await;
     serve_beside(&rig).await;
-    let summary = rig.kill().await;
+    assert_given_back(rig, &sleeper).await;
+}
+
+/// Only force ends it; its message goes back to the queue, since nobody knows what it would have come to.
+async fn assert_given_back(rig: Rig, task: &TaskId) {
+    let sandbox = rig.sandbox().clone();
+    assert_eq!(rig.client().result(task).await.unwrap().unwrap().status, State::Started);
+    let (summary, queue) = rig.kill().await;
     assert_eq!(summary, Summary { succeeded: BESIDE as u64, shut_down: 1, ..Summary::default() });
+    assert_eq!((queue.ready, queue.unsettled, queue.dead), (1, 0, 0));
+    assert_eq!(sandbox.metrics().in_flight, 0);
 }
 
 async fn serve_beside(rig: &Rig) {

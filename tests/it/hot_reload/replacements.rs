@@ -52,7 +52,10 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
             replaced.insert(old.clone());
         }
         let records = stage.run(after).await?;
-        anyhow::ensure!(records.iter().all(|record| ran_on(record, &stage.serving)), "round {round}: the new one serves");
+        anyhow::ensure!(
+            records.iter().all(|record| ran_on(record, &stage.serving)),
+            "round {round}: the new one serves"
+        );
         let record = stage.let_go(held).await?;
         anyhow::ensure!(ran_on(&record, &old), "round {round}: what had begun ends on its version");
     }
@@ -95,11 +98,17 @@ async fn wait_for_freed(journal: &Journal, replaced: &BTreeSet<String>) -> anyho
     Ok(())
 }
 
-async fn finish(stage: Stage, scale: &Scale, replaced: &BTreeSet<String>, began: std::time::Instant) -> anyhow::Result<()> {
+async fn finish(
+    stage: Stage,
+    scale: &Scale,
+    replaced: &BTreeSet<String>,
+    began: std::time::Instant,
+) -> anyhow::Result<()> {
     let refused = stage.journal.so_far().iter().filter(|entry| entry.says("plugin refused")).count();
     let broken = scale.rounds / BROKEN_EVERY;
     let (history, verdict) = stage.close().await?;
-    let served: BTreeSet<_> = history.records.values().filter_map(|record| record.component.clone()).collect();
+    let served: BTreeSet<_> =
+        history.records.values().filter_map(|record| record.component.clone()).collect();
     say(format_args!(
         "hot reload: {} replacements, {refused} refused, {} versions served, {} freed, in {:.1} s\n{verdict}",
         scale.rounds,
@@ -109,7 +118,11 @@ async fn finish(stage: Stage, scale: &Scale, replaced: &BTreeSet<String>, began:
     ));
     verdict.clean()?;
     let tasks = scale.rounds as u64 * scale.tasks_per_round;
-    anyhow::ensure!(verdict.accepted as u64 == tasks, "expected {tasks} tasks, {} were accepted", verdict.accepted);
+    anyhow::ensure!(
+        verdict.accepted as u64 == tasks,
+        "expected {tasks} tasks, {} were accepted",
+        verdict.accepted
+    );
     anyhow::ensure!(verdict.ran_again == 0, "{} tasks ran twice", verdict.ran_again);
     anyhow::ensure!(refused == broken, "expected {broken} refusals, one for each broken file, got {refused}");
     anyhow::ensure!(served.len() == replaced.len() + 1, "every version that went live has results");

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rwork_tests::guests::root;
 use wit_parser::{
-    Function, FunctionKind, Handle, InterfaceId, Param, Resolve, Stability, Type, TypeDefKind, TypeId, TypeOwner,
-    WorldItem,
+    Function, FunctionKind, Handle, InterfaceId, Param, Resolve, Stability, Type, TypeDefKind, TypeId,
+    TypeOwner, WorldItem,
 };
 
 /// Each item of a package by its full name, with everything that a compiled plugin depends on. `exports` are the functions
@@ -35,7 +35,9 @@ fn read(folder: &Path) -> anyhow::Result<Package> {
         package.put(format!("world {name}"), stability(&world.stability));
         for (direction, items) in [("imports", &world.imports), ("exports", &world.exports)] {
             for item in items.values() {
-                let WorldItem::Interface { id, .. } = item else { panic!("worlds hold interfaces only: {item:?}") };
+                let WorldItem::Interface { id, .. } = item else {
+                    panic!("worlds hold interfaces only: {item:?}")
+                };
                 let interface = reader.interface_name(*id);
                 if direction == "exports" {
                     package.exported.push(interface.clone());
@@ -55,7 +57,7 @@ impl Package {
     /// Whether something new would have to be in a plugin that is compiled already.
     fn demands(&self, name: &str) -> bool {
         self.exported.iter().any(|interface| name.starts_with(&format!("{interface}.")))
-            || (name.starts_with("world ") && name.contains(" exports "))
+            || name.split_once(" exports ").is_some_and(|(world, _)| self.items.contains_key(world))
     }
 }
 
@@ -67,7 +69,8 @@ impl Reader<'_> {
     fn interface(&self, id: InterfaceId) -> Vec<(String, String)> {
         let interface = &self.resolve.interfaces[id];
         let types = interface.types.iter().map(|(name, id)| (name.clone(), self.definition(*id)));
-        let functions = interface.functions.iter().map(|(name, function)| (name.clone(), self.function(function)));
+        let functions =
+            interface.functions.iter().map(|(name, function)| (name.clone(), self.function(function)));
         types.chain(functions).collect()
     }
 
@@ -92,16 +95,28 @@ impl Reader<'_> {
         let braces = |word: &str, lines: Vec<String>| format!("{word} {{ {} }}", lines.join(", "));
         match kind {
             TypeDefKind::Record(record) => {
-                let fields = record.fields.iter().map(|field| format!("{}: {}", field.name, self.reference(&field.ty)));
+                let fields = record
+                    .fields
+                    .iter()
+                    .map(|field| format!("{}: {}", field.name, self.reference(&field.ty)));
                 braces("record", fields.collect())
             }
             TypeDefKind::Variant(variant) => {
-                let cases = variant.cases.iter().map(|case| format!("{}({})", case.name, self.optional(case.ty.as_ref())));
+                let cases = variant
+                    .cases
+                    .iter()
+                    .map(|case| format!("{}({})", case.name, self.optional(case.ty.as_ref())));
                 braces("variant", cases.collect())
             }
-            TypeDefKind::Enum(cases) => braces("enum", cases.cases.iter().map(|case| case.name.clone()).collect()),
-            TypeDefKind::Flags(flags) => braces("flags", flags.flags.iter().map(|flag| flag.name.clone()).collect()),
-            TypeDefKind::Tuple(tuple) => braces("tuple", tuple.types.iter().map(|ty| self.reference(ty)).collect()),
+            TypeDefKind::Enum(cases) => {
+                braces("enum", cases.cases.iter().map(|case| case.name.clone()).collect())
+            }
+            TypeDefKind::Flags(flags) => {
+                braces("flags", flags.flags.iter().map(|flag| flag.name.clone()).collect())
+            }
+            TypeDefKind::Tuple(tuple) => {
+                braces("tuple", tuple.types.iter().map(|ty| self.reference(ty)).collect())
+            }
             TypeDefKind::Option(ty) => format!("option<{}>", self.reference(ty)),
             TypeDefKind::List(ty) => format!("list<{}>", self.reference(ty)),
             TypeDefKind::Result(result) => {
@@ -142,7 +157,8 @@ impl Reader<'_> {
 fn stability(stability: &Stability) -> String {
     match stability {
         Stability::Stable { since, deprecated } => {
-            let deprecated = deprecated.as_ref().map(|since| format!(" deprecated {since}")).unwrap_or_default();
+            let deprecated =
+                deprecated.as_ref().map(|since| format!(" deprecated {since}")).unwrap_or_default();
             format!("since {since}{deprecated}")
         }
         other => format!("{other:?}"),
@@ -172,16 +188,46 @@ fn every_word_of_0_1_0_is_still_there() {
 fn every_way_to_break_a_compiled_plugin_is_noticed() {
     for (file, from, to, expected) in [
         ("types.wit", "    retryable: bool,\n", "", "types.failure: was"),
-        ("types.wit", "    unlimited,\n    at-most(u32),", "    at-most(u32),\n    unlimited,", "types.retry-limit: was"),
+        (
+            "types.wit",
+            "    unlimited,\n    at-most(u32),",
+            "    at-most(u32),\n    unlimited,",
+            "types.retry-limit: was",
+        ),
         ("types.wit", "    ignore,\n", "    ignore,\n    forget,\n", "types.interruption: was"),
         ("types.wit", "type signature = payload;", "type signature = list<u8>;", "types.signature: was"),
-        ("types.wit", "  @since(version = 0.1.0)\n  record rejection", "  record rejection", "types.rejection: was"),
+        (
+            "types.wit",
+            "  @since(version = 0.1.0)\n  record rejection",
+            "  record rejection",
+            "types.rejection: was",
+        ),
         ("host.wit", "sleep: func(duration-ms: u64)", "sleep: func(duration-ms: u32)", "limits.sleep: was"),
-        ("host.wit", "  header-names: func() -> list<string>;", "  headers: func() -> list<string>;", "request.header-names: gone"),
+        (
+            "host.wit",
+            "  header-names: func() -> list<string>;",
+            "  headers: func() -> list<string>;",
+            "request.header-names: gone",
+        ),
         ("host.wit", "trace, debug, info", "debug, info", "log.level: was"),
-        ("host.wit", "  subscribe: func() -> pollable;", "  subscribe: func() -> list<pollable>;", "stop.subscribe: was"),
-        ("plugin.wit", "  export handler;", "  export handler;\n  @since(version = 0.1.0)\n  export cleanup;", "world minimal exports cleanup: new"),
-        ("plugin.wit", "  describe: func() -> description;", "  describe: func() -> description;\n  @since(version = 0.2.0)\n  stop: func();", "handler.stop: new"),
+        (
+            "host.wit",
+            "  subscribe: func() -> pollable;",
+            "  subscribe: func() -> list<pollable>;",
+            "stop.subscribe: was",
+        ),
+        (
+            "plugin.wit",
+            "  export handler;",
+            "  export handler;\n  @since(version = 0.1.0)\n  export cleanup;",
+            "world minimal exports cleanup: new",
+        ),
+        (
+            "plugin.wit",
+            "  describe: func() -> description;",
+            "  describe: func() -> description;\n  @since(version = 0.2.0)\n  stop: func();",
+            "handler.stop: new",
+        ),
         ("plugin.wit", "  import submit;", "  import types;", "world plugin imports submit: gone"),
     ] {
         let found = broken(&read(&super::released().join("wit")).unwrap(), &changed(file, from, to));
@@ -192,10 +238,26 @@ fn every_way_to_break_a_compiled_plugin_is_noticed() {
 #[test]
 fn what_grows_as_the_rules_allow_breaks_nothing() {
     for (file, from, to) in [
-        ("types.wit", "  type signature = payload;", "  type signature = payload;\n  @since(version = 0.2.0)\n  type other = payload;"),
-        ("host.wit", "  remaining: func() -> time-left;", "  remaining: func() -> time-left;\n  @since(version = 0.2.0)\n  extend: func(ms: u64) -> bool;"),
-        ("host.wit", "/// Custom task states", "@since(version = 0.2.0)\ninterface kv { get: func(key: string) -> string; }\n/// Custom task states"),
-        ("plugin.wit", "/// The optional export alone", "@since(version = 0.2.0)\nworld more { include plugin; export cleanup; }\n/// The optional export alone"),
+        (
+            "types.wit",
+            "  type signature = payload;",
+            "  type signature = payload;\n  @since(version = 0.2.0)\n  type other = payload;",
+        ),
+        (
+            "host.wit",
+            "  remaining: func() -> time-left;",
+            "  remaining: func() -> time-left;\n  @since(version = 0.2.0)\n  extend: func(ms: u64) -> bool;",
+        ),
+        (
+            "host.wit",
+            "/// Custom task states",
+            "@since(version = 0.2.0)\ninterface kv { get: func(key: string) -> string; }\n/// Custom task states",
+        ),
+        (
+            "plugin.wit",
+            "/// The optional export alone",
+            "@since(version = 0.2.0)\nworld more { include plugin; export cleanup; }\n/// The optional export alone",
+        ),
         ("plugin.wit", "package rwork:task@0.1.0;", "package rwork:task@0.1.0;\n// A comment is no change."),
     ] {
         let found = broken(&read(&super::released().join("wit")).unwrap(), &changed(file, from, to));
@@ -203,7 +265,7 @@ fn what_grows_as_the_rules_allow_breaks_nothing() {
     }
 }
 
-/// The released package with one text replaced by another.
+/// The released package as a later version, with one text replaced by another.
 fn changed(file: &str, from: &str, to: &str) -> Package {
     let released = super::released().join("wit");
     let copy = tempfile::tempdir().unwrap();
@@ -214,6 +276,7 @@ fn changed(file: &str, from: &str, to: &str) -> Package {
             assert!(text.contains(from), "{file} does not contain `{from}`");
             text = text.replacen(from, to, 1);
         }
+        let text = text.replacen("package rwork:task@0.1.0;", "package rwork:task@0.2.0;", 1);
         fs::write(copy.path().join(name), text).unwrap();
     }
     read(copy.path()).unwrap()

@@ -106,10 +106,10 @@ async fn check(files: &[PathBuf], sandbox: &Sandbox, context: &Context) -> anyho
         match Plugins::check(&settings, sandbox.clone(), file).await {
             Ok(plugin) => {
                 if !context.printer.json() {
-                    let tasks = plugin.tasks.len();
+                    let tasks = count(plugin.tasks.len());
                     let good = context.printer.tint(Tone::Good, "ok");
                     context.printer.line(format!(
-                        "{good}  {}  {tasks} tasks  {}",
+                        "{good}  {}  {tasks}  {}",
                         file.display(),
                         short(&plugin.digest)
                     ));
@@ -157,6 +157,10 @@ fn row(plugin: &Arc<Plugin>) -> Vec<String> {
         short(&plugin.digest).to_owned(),
         plugin.path.display().to_string(),
     ]
+}
+
+fn count(tasks: usize) -> String {
+    if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") }
 }
 
 fn short(digest: &str) -> &str {

@@ -96,7 +96,6 @@ pub(crate) struct Asked<A: Act> {
 }
 
 impl<A: Act> Asked<A> {
-    #[expect(clippy::type_complexity, reason = "a job and where its answer comes out")]
     pub(crate) fn new(act: A) -> (Self, oneshot::Receiver<Result<A::Answer, Error>>) {
         let (reply, answered) = oneshot::channel();
         (Self { act, answer: None, reply }, answered)

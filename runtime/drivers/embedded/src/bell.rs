@@ -40,7 +40,7 @@ impl Bells {
 
     pub(crate) fn ring(&self, rings: Rings) {
         for (wanted, file) in [(rings.messages, &self.messages), (rings.results, &self.results)] {
-            if wanted && let Err(error) = file.write_all_at(&[b'.'], 0) {
+            if wanted && let Err(error) = file.write_all_at(b".", 0) {
                 tracing::debug!(%error, "failed to ring the embedded broker's bell");
             }
         }

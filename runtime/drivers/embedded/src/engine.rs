@@ -36,7 +36,7 @@ pub(crate) type Jobs = Inbox<Box<dyn Job>>;
 pub(crate) struct Engine {
     pub(crate) db: Connection,
     pub(crate) lock: FairLock,
-    pub(crate) bells: Arc<Bells>,
+    pub(crate) bells: Bells,
     pub(crate) space: Space,
     pub(crate) clock: Clock,
     pub(crate) url: RedactedUrl,
@@ -114,8 +114,13 @@ impl Engine {
             }
             Err(failure) => match <[_; 1]>::try_from(jobs) {
                 Ok([job]) => self.rescue(job, failure),
-                // No short cut: each must be tried.
-                Err(jobs) => jobs.into_iter().fold(true, |calm, job| self.alone(job) && calm),
+                Err(jobs) => {
+                    let mut calm = true;
+                    for job in jobs {
+                        calm &= self.alone(job);
+                    }
+                    calm
+                }
             },
         }
     }

@@ -100,7 +100,7 @@ impl Inner {
         let engine = Engine {
             db: writer,
             lock,
-            bells: Arc::new(bells),
+            bells,
             space,
             clock: self.options.clock.clone(),
             url: self.url.clone(),

@@ -62,7 +62,11 @@ pub(crate) fn open_writer(
         Refusal::Sql(failure) => explain(failure),
         Refusal::Said(error) => error,
     })?;
-    set_up(&db, synchronous).map_err(explain)?;
+    let mode = set_up(&db, synchronous).map_err(explain)?;
+    if mode != "wal" {
+        let why = "its file system can't be shared by processes (a network file system?)";
+        return Err(error::refused(url, why, "choose a path on a local disk"));
+    }
     migrate(&mut db, version).map_err(explain)?;
     Ok(db)
 }
@@ -83,10 +87,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-fn set_up(db: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
-    db.pragma_update(None, "journal_mode", "WAL")?;
+/// Returns the journal mode that could be had.
+fn set_up(db: &Connection, synchronous: Synchronous) -> rusqlite::Result<String> {
     db.pragma_update(None, "synchronous", synchronous.as_str())?;
-    db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)
+    db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 
 enum Refusal {

@@ -10,7 +10,7 @@ use rwork_protocol::service::RedactedUrl;
 use rwork_protocol::{Record, Timestamp};
 use tokio::sync::Notify;
 
-use crate::error::Failure;
+use crate::error::{self, Failure};
 use crate::row::{self, Key};
 
 /// The newest unseen record. A slow stream misses records between, never the last.
@@ -36,6 +36,14 @@ impl Slot {
         state.ended |= ended;
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Ends it with an error, unless it has ended.
+    fn give_up(&self, why: Error) {
+        let ended = self.state.lock().unwrap_or_else(PoisonError::into_inner).ended;
+        if !ended {
+            self.put(Some(Err(why)), true);
+        }
     }
 
     /// The next news; `None` at the end.
@@ -103,9 +111,9 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // The thread ended: a stream must not wait for ever. After a ready record this repeats what was said.
+        // Unless all was said the thread has ended: a stream must not wait for ever.
         if let Some(slot) = self.slot.upgrade() {
-            slot.put(None, true);
+            slot.give_up(error::closed(&self.url));
         }
     }
 }

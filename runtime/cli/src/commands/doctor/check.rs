@@ -52,8 +52,9 @@ impl Check {
         };
         let word = printer.tint(tone, format!("{word:<7}"));
         printer.line(format!("{word}  {:<13}  {}", self.what, tame(&self.found)));
-        for hint in self.hint.lines() {
-            printer.line(format!("{:24}{} {}", "", printer.tint(Tone::Strong, "hint:"), tame(hint)));
+        for (place, line) in self.hint.lines().enumerate() {
+            let label = if place == 0 { printer.tint(Tone::Strong, "hint:") } else { "     ".to_owned() };
+            printer.line(format!("{:24}{label} {}", "", tame(line)));
         }
     }
 
