@@ -50,7 +50,7 @@ bench: setup ## measure; prints a table and writes bench.json
 	target/release/rwork bench --plugins target/bench --task noop.noop --spin hostile.spin --polite hostile.polite --json-file bench.json
 
 chaos: plugins ## the long failure runs: kills, hot reloads, simulation with many seeds
-	RWORK_CHAOS=full $(CARGO) test --locked --workspace --release -- chaos simulation hot_reload
+	RWORK_CHAOS=full $(CARGO) test --locked --workspace --release -- chaos simulation hot_reload hostile::output
 
 clean: ## delete what was built
 	$(CARGO) clean

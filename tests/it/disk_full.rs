@@ -1,1 +1,150 @@
-//! x
+//! A disk that fills up: the producer is told clearly, nothing that was accepted is lost, the workers drain, and when
+//! there is room again all goes on.
+//!
+//! The disk is a small tmpfs in a mount namespace of its own, in which the test runs itself again: it vanishes with the
+//! process, however that ends, and needs no rights where user namespaces are allowed.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rwork_client::Error;
+use rwork_tests::binary::{rwork, rwork_in};
+use rwork_tests::guests::guest;
+use rwork_tests::history::{History, Producer, judge};
+use rwork_tests::journal::Journal;
+use rwork_tests::process::{Site, WorkerProcess, client, say, unless_it_hangs};
+
+/// Set for the run inside the namespace.
+const INSIDE: &str = "RWORK_TESTS_OWN_MOUNTS";
+/// This test's name, for the run inside.
+const NAME: &str = "disk_full::disk_full_refuses_producers_and_lets_workers_drain";
+/// Half of it is the broker's own reserve.
+const DISK: &str = "size=8m";
+/// Bytes of a message beside what it needs.
+const PADDING: usize = 2_000;
+/// Messages in one send, until the disk is nearly full.
+const BATCH: u64 = 20;
+const SPINS: u64 = 1_000;
+
+#[test]
+fn disk_full_refuses_producers_and_lets_workers_drain() -> anyhow::Result<()> {
+    if std::env::var_os(INSIDE).is_none() {
+        return run_inside();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let journal = Journal::default();
+    runtime.block_on(unless_it_hangs(&journal, run(&journal)))
+}
+
+/// Runs this test again where it may mount.
+fn run_inside() -> anyhow::Result<()> {
+    let probe = tempfile::tempdir()?;
+    let Some(namespace) = [&["--mount"] as &[&str], &["--user", "--map-root-user", "--mount"]]
+        .into_iter()
+        .find(|namespace| unshare(namespace).args(["mount", "-t", "tmpfs", "-o", DISK, "none"]).arg(probe.path()).output().is_ok_and(|probe| probe.status.success()))
+    else {
+        say("disk full: SKIPPED, this system lets nobody but root mount a small disk");
+        return Ok(());
+    };
+    // Built out here, so that the run inside finds them.
+    (rwork(), guest("history"));
+    let mut inside = unshare(namespace);
+    inside.arg(std::env::current_exe()?).args(["--exact", NAME, "--nocapture"]).env(INSIDE, "1");
+    let ended = inside.output()?;
+    anyhow::ensure!(ended.status.success(), "{}", both_streams(&ended));
+    let shown = String::from_utf8_lossy(&ended.stderr);
+    anyhow::ensure!(shown.contains("disk full:"), "it did not run inside:\n{}", both_streams(&ended));
+    say(shown.trim_end());
+    Ok(())
+}
+
+fn unshare(namespace: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(namespace);
+    command
+}
+
+fn both_streams(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+async fn run(journal: &Journal) -> anyhow::Result<()> {
+    let disk = tempfile::tempdir()?;
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "none"]).arg(disk.path()).status()?;
+    anyhow::ensure!(mounted.success(), "the small disk can't be mounted");
+    let site = Site::with_database(disk.path().join("rwork.db"))?;
+    let database = site.open()?;
+    let mut producer = Producer::new(client(&database))?.with_padding(PADDING);
+
+    // The worker is busy with one task while the disk fills up.
+    let first = WorkerProcess::start(&site, "first@full", &["-c", "1", "--max-in-flight", "1"], journal).await?;
+    let mut log = journal.reader();
+    let held = producer.send_held("gate").await?;
+    log.find(|entry| entry.says("task started")).await;
+    fill(&mut producer).await?;
+    call_is_refused(&site);
+    let filled = producer.accepted.len();
+
+    // One that starts on the full disk drains it too.
+    let second = WorkerProcess::start(&site, "second@full", &[], journal).await?;
+    std::fs::write(site.history().join("gate"), "")?;
+    for id in producer.accepted.values() {
+        producer.client().wait(id, None).await?;
+    }
+    producer.client().wait(&held, None).await?;
+
+    let mut log = journal.reader();
+    log.find(|entry| entry.says("there is room again: publishing is accepted")).await;
+    producer.send(BATCH, SPINS).await?;
+    for id in producer.accepted.values() {
+        producer.client().wait(id, None).await?;
+    }
+    for worker in [first, second] {
+        anyhow::ensure!(worker.terminate().await?.success(), "the worker left otherwise than it was asked to");
+    }
+    let history = History::gather(producer, &site.history_log(), Vec::new(), journal, &database).await?;
+    let verdict = judge(&history);
+    say(format_args!("disk full: {filled} messages filled it; all were drained, and {BATCH} more after that\n{verdict}"));
+    verdict.clean()?;
+    let damage = database.check_integrity().await?;
+    anyhow::ensure!(damage.is_empty(), "the database is damaged: {damage:?}");
+    anyhow::ensure!(in_use(disk.path())? > 4 << 20, "the reserve is back");
+    Ok(())
+}
+
+/// Sends until not one more message fits, and looks at what the producer is told.
+async fn fill(producer: &mut Producer) -> anyhow::Result<()> {
+    for batch in [BATCH, 1] {
+        let error = loop {
+            if let Err(error) = producer.send(batch, SPINS).await {
+                break error;
+            }
+        };
+        let Error::Send { source, .. } = &error else { anyhow::bail!("expected that it can't be sent, got {error:?}") };
+        assert!(matches!(source, rwork_broker::Error::Full { .. }), "{source:?}");
+        assert!(source.to_string().contains("is full: no space left on its disk"), "{source}");
+        assert!(error.is_retryable(), "there may be room later");
+        assert!(error.hint().is_some_and(|hint| hint.contains("free space on that disk")), "{:?}", error.hint());
+    }
+    Ok(())
+}
+
+/// The same for a person at a terminal.
+fn call_is_refused(site: &Site) {
+    let large = "x".repeat(100_000);
+    let output = rwork_in(site.path()).args(["call", "history.run", "1", "1", "-k", &format!("padding={large}")]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    for part in ["error: ", "is full: no space left on its disk", "hint: free space on that disk"] {
+        assert!(stderr.contains(part), "expected `{part}` in:\n{stderr}");
+    }
+}
+
+/// Bytes that the files of a directory take.
+fn in_use(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}

@@ -14,21 +14,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// Counts an ending in the summary that is expected.
+type Counted = fn(&mut Summary);
+
 /// How a hostile guest ended, and what it said.
 struct Ended {
     record: Record,
     said: Vec<log::Line>,
 }
 
-/// Lets one call loose between a stream of others, and looks whether everything is as it was when it has ended. `counted`
-/// counts its ending in the summary that is expected.
-async fn let_loose(
-    setup: Setup,
-    task: &str,
-    args: &str,
-    options: CallOptions,
-    counted: fn(&mut Summary),
-) -> Ended {
+/// Lets one call loose between a stream of others, and looks whether everything is as it was when it has ended.
+async fn let_loose(setup: Setup, task: &str, args: &str, options: CallOptions, counted: Counted) -> Ended {
     let rig = setup.start().await;
     let neighbours = Neighbours::start(&rig).await;
     let record = rig.call(task, args, options).await;

@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 use crate::outcome::Report;
 use crate::services::Services;
 
-/// Reports that go off together: each then bears a sixteenth of the wake-up.
-const LETTERS_MAX: usize = 16;
+/// Reports that go off together, so that each bears a small part of the wake-up.
+const LETTERS_MAX: usize = 32;
 /// How long a report waits for others while short invocations follow each other.
-const WAIT_MAX: Duration = Duration::from_micros(100);
+const WAIT_MAX: Duration = Duration::from_micros(200);
 
 /// Reports on their way.
 #[derive(Debug, Default)]

@@ -115,8 +115,8 @@ pub(crate) fn intake<E: Executor>(
         return Intake::end(unknown(shared, held, &message));
     };
     let request = Arc::new(Request::new(Arc::clone(parts), message, task, &held.delivery));
-    let deliveries = held.delivery.delivery_count;
-    tracing::debug!(task_id = %request.id(), task_name = %request.name(), deliveries, "message received");
+    let (queue, deliveries) = (&request.queue, held.delivery.delivery_count);
+    tracing::debug!(task_id = %request.id(), task_name = %request.name(), %queue, deliveries, "task received");
     if let Some(text) = fault {
         return Intake::end(next::fail_unrun(&request, held, &Exception::type_error(&text)));
     }
@@ -129,7 +129,6 @@ pub(crate) fn intake<E: Executor>(
     if let Some(record) = success {
         return Intake::end(next::repeat(&request, held, &record));
     }
-    tracing::debug!(task_id = %request.id(), task_name = %request.name(), queue = %request.queue, "task received");
     match request.due_in() {
         None => Intake::Run(Accepted { held, request }),
         Some(wait) if shared.delays(wait) => Intake::end(park(&request, held)),

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{Ended, hard, let_loose, text, unlimited};
+use super::{Counted, Ended, hard, let_loose, text, unlimited};
 
 /// Longer than any test: only a kill ends it.
 const NEVER: &str = "[86400]";
@@ -70,7 +70,7 @@ async fn a_sleep_in_the_host_ends_at_the_hard_limit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_without_an_answer_ends_at_the_limit_and_lets_go_of_its_connection() {
-    let limits: [(CallOptions, fn(&mut Summary)); 2] =
+    let limits: [(CallOptions, Counted); 2] =
         [(hard(300), at_hard_limit), (hard(60_000).soft(300), at_soft_limit)];
     for (options, ending) in limits {
         let (port, connection) = silent_server().await;

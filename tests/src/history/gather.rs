@@ -89,7 +89,7 @@ fn read(line: &str) -> Option<Line> {
 }
 
 fn receipt(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Receipt> {
-    if !entry.says("message received") {
+    if !entry.says("task received") {
         return None;
     }
     let number = *numbers.get(&TaskId::new(entry.field("task_id")?).ok()?)?;

@@ -41,6 +41,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     let (plugins, report) = Plugins::open(wiring::plugins_config(config)?, sandbox.clone()).await?;
     let services = drivers::services(config).await?;
     banner::show(context, config, &worker, &services, &plugins, &report);
+    // It holds the versions that were loaded first, which are to be freed when they are replaced.
+    drop(report);
     if args.purge {
         purge(&*services.broker, &worker).await?;
     }

@@ -81,3 +81,50 @@ impl Ear {
         Ok(Self { _watcher: watcher })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Only ends a test that would hang.
+    const HANG: Duration = Duration::from_secs(60);
+
+    fn listen(files: &Files) -> (Ear, mpsc::Receiver<&'static str>) {
+        let (messages, heard) = mpsc::channel();
+        let results = messages.clone();
+        let ear = Ear::open(
+            files,
+            move || messages.send("messages").unwrap_or(()),
+            move || results.send("results").unwrap_or(()),
+        );
+        (ear.unwrap(), heard)
+    }
+
+    #[test]
+    fn everybody_hears_each_bell_and_only_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::beside(&folder.path().join("rwork.db"));
+        let bells = Bells::open(&files).unwrap();
+        let ears = [listen(&files), listen(&files)];
+        for (rings, name) in [
+            (Rings { messages: true, results: false }, "messages"),
+            (Rings { messages: false, results: true }, "results"),
+            (Rings { messages: true, results: false }, "messages"),
+        ] {
+            bells.ring(rings);
+            for (_ear, heard) in &ears {
+                assert_eq!(heard.recv_timeout(HANG).unwrap(), name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bell_without_its_file() {
+        let files = Files::beside(Path::new("no-such-folder/rwork.db"));
+        assert!(Bells::open(&files).is_err() && Ear::open(&files, || {}, || {}).is_err());
+    }
+}
