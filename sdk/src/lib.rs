@@ -21,16 +21,6 @@
 //! What it never does: ask the host for something that the task does not use. A guest imports only what is called, and an
 //! import is what the operator must grant.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod bytes;
 mod call;
 mod cleanup;

@@ -1,7 +1,7 @@
 //! What became of numbered tasks, from all who know: the producer, the tasks themselves, the workers' logs, the backend.
 //!
 //! 1. a [`Producer`] numbers what it sends and notes what was accepted; 2. [`History::gather`] collects the rest when all
-//! is over; 3. [`judge`] says what must not have happened. It knows nothing of how workers were started or killed.
+//!    is over; 3. [`judge`] says what must not have happened. It knows nothing of how workers were started or killed.
 
 mod gather;
 mod judge;

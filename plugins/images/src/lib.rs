@@ -14,16 +14,6 @@
 //! An image that would need more memory than [`DECODED_BYTES_MAX`] is refused before it is decoded, with a clear error. The
 //! sandbox's own limit stands behind that one.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};

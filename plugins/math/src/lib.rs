@@ -11,16 +11,6 @@
 //!
 //! Integers stay integers, floats floats, as in Python; see [`Number`].
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod number;
 
 use std::time::Duration;

@@ -14,16 +14,6 @@
 //!
 //! Files are read line by line, so that their size does not matter, and the task notices its soft time limit on the way.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod words;
 
 use std::fs::File;

@@ -15,16 +15,6 @@
 //! A task that waits for an answer holds no CPU slot of the worker, so thousands can wait at once. Its soft time limit ends
 //! the waiting.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod address;
 #[cfg_attr(target_family = "wasm", path = "exchange/guest.rs")]
 #[cfg_attr(not(target_family = "wasm"), path = "exchange/native.rs")]

@@ -2,16 +2,6 @@
 //!
 //! Records are stored in batches. Every record has an expiry, set in the same step that writes it.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 use std::time::Duration;
 
 use async_trait::async_trait;

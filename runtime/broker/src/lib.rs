@@ -3,16 +3,6 @@
 //! Batches go in and batches are settled: a driver pays for its round trip, transaction or write once per batch. Nothing
 //! here mentions a client library, a table or a key; what brokers do differently is declared in [`Capabilities`].
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod dead_letter;
 mod delivery;
 

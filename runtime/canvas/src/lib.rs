@@ -7,16 +7,6 @@
 //! Never here: stores, sockets, async. Chords, and groups that are followed by a step, need a backend that can count; until
 //! there is one they are refused by [`Error::NeedsChordCounter`].
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod apply;
 mod compose;
 mod error;

@@ -3,16 +3,6 @@
 //! Everything else is done by the crates below; this one wires them. It is the only one that prints, reads configuration
 //! files or ends the process, and it never looks into a message.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod args;
 mod commands;
 mod config;

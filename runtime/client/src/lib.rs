@@ -3,16 +3,6 @@
 //! The steps: [`rwork_protocol::NewTask`] → message → broker; and by the task's id, record ← backend. It never reads configuration,
 //! never chooses a broker, and starts nothing in the background.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod client;
 mod error;
 

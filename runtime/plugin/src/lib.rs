@@ -6,16 +6,6 @@
 //!
 //! This crate never runs a task, never decides what a plugin may do (the operator does), and has never heard of messages.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod cache;
 mod config;
 mod conflict;

@@ -3,16 +3,6 @@
 //! The source for every byte is Celery 5.7 (`celery/app/amqp.py`, `celery/backends/base.py`, `kombu/utils/json.py`); each
 //! item names the setting or field it follows.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod content;
 mod decode;
 mod draft;

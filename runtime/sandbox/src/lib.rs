@@ -3,16 +3,6 @@
 //! [`Invocation`] in, [`Report`] out. This crate owns the engine, the linker, the instances, the limits and the host
 //! imports of `wit/`. It has never heard of messages, brokers or result records.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod artefact;
 mod backtrace;
 mod bare;

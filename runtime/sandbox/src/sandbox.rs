@@ -227,7 +227,9 @@ impl Sandbox {
     /// Runs one invocation on the guest threads, beginning now. Dropping the future ends it.
     pub fn execute(&self, slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) -> Execution {
         let (reply, report) = Reply::new(Arc::clone(&self.0.services));
-        let running = self.0.guests.spawn(invoke::run(reply, slot, prepared, invocation));
+        // Boxed where it runs: what this thread allocates for a guest thread stays small.
+        let run = async move { Box::pin(invoke::run(reply, slot, prepared, invocation)).await };
+        let running = self.0.guests.spawn(run);
         Execution { report, _running: AbortOnDropHandle::new(running) }
     }
 

@@ -6,16 +6,6 @@
 //! Its broker, backend, clock, randomness and executor are arguments; it never opens a socket or a file, never reads the
 //! machine's clock, and runs on a single thread with paused time just as well, which is how the simulation checks it.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod clock;
 mod commit;
 mod config;

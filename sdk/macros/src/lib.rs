@@ -4,16 +4,6 @@
 //! that binds a call to them (`expand`). The function itself stays as it was written, so that it can be called and
 //! tested like any other. Nothing here runs in a guest: what a task declares becomes a constant at compile time.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod expand;
 mod options;
 mod parameters;

@@ -9,16 +9,6 @@
 //!
 //! It never looks into a message, never runs anything, and never blocks a thread of the async runtime.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        reason = "a panic is how a test fails"
-    )
-)]
-
 mod acts;
 mod backend;
 mod bell;
