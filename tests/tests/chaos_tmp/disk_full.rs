@@ -1,1 +1,0 @@
-../../it/disk_full.rs

@@ -1,1 +1,0 @@
-../../it/hot_reload.rs
