@@ -17,7 +17,7 @@ setup: ## install what is missing (the wasm32-wasip2 target)
 	@.ci/wasm-target
 
 build: setup ## build the rwork binary
-	$(CARGO) build --locked -p rwork-cli
+	$(CARGO) build --locked --workspace --bin rwork
 
 plugins: build ## compile the example plugins to .wasm
 	$(RWORK) build $(addprefix plugins/,$(PLUGINS))
@@ -49,8 +49,8 @@ bench: setup ## measure; prints a table and writes bench.json
 	target/release/rwork build --locked --out-dir target/bench tests/fixtures/noop tests/fixtures/hostile
 	target/release/rwork bench --plugins target/bench --task noop.noop --spin hostile.spin --polite hostile.polite --json-file bench.json
 
-chaos: plugins ## the long failure runs: kills, hot reloads, simulation with many seeds
-	RWORK_CHAOS=full $(CARGO) test --locked --workspace --release -- chaos simulation hot_reload hostile::output
+chaos: plugins ## the long failure runs: kills, hot reloads, a full disk, simulation with many seeds
+	RWORK_CHAOS=full $(CARGO) test --locked --release -p rwork-tests -p rwork-worker -- chaos simulation hot_reload disk_full hostile::output
 
 clean: ## delete what was built
 	$(CARGO) clean

@@ -24,7 +24,8 @@ fn build() -> anyhow::Result<PathBuf> {
         .ok_or_else(|| anyhow::anyhow!("expected {} to be in `target/PROFILE/deps`", own.display()))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--locked", "-p", "rwork-cli"]);
+    // As the Makefile builds it: with the features of the whole workspace, so that no dependency is built twice.
+    build.args(["build", "--quiet", "--locked", "--workspace", "--bin", "rwork"]);
     if profile.ends_with("release") {
         build.arg("--release");
     }

@@ -2,6 +2,7 @@
 //!
 //! Any number of readers follow it, each at its own pace; nothing that was written is missed or taken away.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rwork_protocol::Timestamp;
@@ -50,9 +51,24 @@ impl Entry {
         self.field("message") == Some(message)
     }
 
+    /// Whether it is a warning, an error, or no event at all.
+    pub fn is_alarming(&self) -> bool {
+        matches!(self.said, Said::Noise(_)) || matches!(self.field("level"), Some("WARN" | "ERROR"))
+    }
+
     /// When it was written, by the clock of the machine.
     pub fn at(&self) -> Option<Timestamp> {
         Timestamp::parse_iso(self.field("timestamp")?)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.said {
+            Said::Event(event) => write!(f, "{}: {event}", self.node),
+            Said::Noise(line) => write!(f, "{}: {line}", self.node),
+            Said::End => write!(f, "{}: (end of its log)", self.node),
+        }
     }
 }
 

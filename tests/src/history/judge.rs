@@ -193,12 +193,12 @@ impl fmt::Display for Fault {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  accepted                        {}", self.accepted)?;
-        writeln!(f, "  faults                          {}", self.faults.len())?;
-        writeln!(
-            f,
-            "  ran again after a kill          {} ({} had ended, unstored)",
-            self.ran_again, self.ended_unstored
-        )?;
+        write!(f, "  faults                          {}", self.faults.len())?;
+        if self.redelivered == 0 && self.ran_again == 0 {
+            return Ok(());
+        }
+        let (again, unstored) = (self.ran_again, self.ended_unstored);
+        writeln!(f, "\n  ran again after a kill          {again} ({unstored} had ended, unstored)")?;
         writeln!(f, "  redelivered after a kill        {}", self.redelivered)?;
         writeln!(f, "  taken from a living worker      {}", self.taken_from_the_living)?;
         writeln!(f, "  deliveries of one message, max  {}", self.deliveries_max)?;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rwork_plugin::{Plugins, Task};
 use rwork_sandbox::{
     Input, Invocation, JSON, Limits, NoHost, Outcome, RequestInfo, Sandbox, SandboxConfig, Stop,
 };
 use rwork_worker::{Executor, SandboxExecutor};
-use tokio::task::JoinSet;
 
 use super::Bench;
 use super::report::{Bound, Report};
@@ -103,7 +104,8 @@ impl Rig {
         Ok(count as f64 / started.elapsed().as_secs_f64())
     }
 
-    /// Invocations per second as the worker makes them: a slot each, a spawned task each, guests on their own threads.
+    /// Invocations per second by the worker's executor: a slot each, guests on their own threads, started from the I/O
+    /// thread, which takes every report.
     async fn step(&self, time: Duration) -> anyhow::Result<f64> {
         let rig = (self.executor.clone(), Arc::clone(&self.task), self.invocation.clone());
         tokio::spawn(drive(rig, time)).await?
@@ -112,28 +114,30 @@ impl Rig {
 
 async fn drive(rig: (SandboxExecutor, Arc<Task>, Invocation), time: Duration) -> anyhow::Result<f64> {
     let (executor, task, invocation) = rig;
-    let (mut running, mut count) = (JoinSet::new(), 0_u64);
+    let (mut running, mut count) = (FuturesUnordered::new(), 0_u64);
+    let begin = |slot| {
+        let invocation = Invocation { stop: Stop::default(), ..invocation.clone() };
+        executor.execute(slot, &task, invocation)
+    };
     let started = Instant::now();
     while started.elapsed() < time {
-        while running.len() < AHEAD {
-            let slot = match executor.try_admit() {
-                Some(slot) => slot,
-                None if running.is_empty() => executor.admit().await,
-                None => break,
-            };
-            let (executor, task) = (executor.clone(), Arc::clone(&task));
-            let invocation = Invocation { stop: Stop::default(), ..invocation.clone() };
-            running.spawn(async move { executor.execute(slot, &task, invocation).await.outcome });
+        if running.is_empty() {
+            running.push(begin(executor.admit().await));
         }
-        let mut next = running.join_next().await;
-        while let Some(outcome) = next {
-            returned(outcome?)?;
+        while running.len() < AHEAD
+            && let Some(slot) = executor.try_admit()
+        {
+            running.push(begin(slot));
+        }
+        let mut next = running.next().await;
+        while let Some(report) = next {
+            returned(report.outcome)?;
             count += 1;
-            next = running.try_join_next();
+            next = running.next().now_or_never().flatten();
         }
     }
     let rate = count as f64 / started.elapsed().as_secs_f64();
-    while running.join_next().await.is_some() {}
+    while running.next().await.is_some() {}
     Ok(rate)
 }
 
