@@ -26,6 +26,11 @@ use crate::context::Context;
 use crate::failure::Exit;
 use crate::printer::Printer;
 
+/// Messages are allocated on the I/O thread and freed on guest threads: with the system's allocator they wait for each
+/// other there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let printer = Printer::new(cli.global.json, cli.global.color, cli.global.quiet);
