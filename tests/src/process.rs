@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
-use crate::binary::rwork_in;
+use crate::binary::{rwork, rwork_in};
 use crate::guests::guest;
 use crate::journal::{Entry, Journal, Said};
 
@@ -262,6 +262,8 @@ pub async fn unless_it_hangs(
             entries.iter().map(|entry| Arc::clone(&entry.node)).collect();
         nodes.iter().map(|node| tail(journal, node)).collect::<Vec<_>>().join("\n\n")
     };
+    // Building them may take minutes, which are not the test's.
+    (rwork(), guest("history"));
     match tokio::time::timeout(HANG, test).await {
         Ok(outcome) => outcome.with_context(|| format!("the workers' last words:\n{}", said())),
         Err(_) => anyhow::bail!("it hangs; the workers' last words:\n{}", said()),
