@@ -263,7 +263,8 @@ pub async fn unless_it_hangs(
         nodes.iter().map(|node| tail(journal, node)).collect::<Vec<_>>().join("\n\n")
     };
     // Building them may take minutes, which are not the test's.
-    (rwork(), guest("history"));
+    rwork();
+    guest("history");
     match tokio::time::timeout(HANG, test).await {
         Ok(outcome) => outcome.with_context(|| format!("the workers' last words:\n{}", said())),
         Err(_) => anyhow::bail!("it hangs; the workers' last words:\n{}", said()),
