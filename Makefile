@@ -13,10 +13,16 @@ PLUGINS := math text images web
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing (the wasm32-wasip2 target)
+setup: wasm-target servers ## install what is missing: the wasm32-wasip2 target, and what the tests run against
+
+.PHONY: wasm-target servers
+wasm-target:
 	@.ci/wasm-target
 
-build: setup ## build the rwork binary
+servers:
+	@.ci/servers
+
+build: wasm-target ## build the rwork binary
 	$(CARGO) build --locked --workspace --bin rwork
 
 plugins: build ## compile the example plugins to .wasm
@@ -44,13 +50,15 @@ fmt: ## format every source
 doc: ## build the API documentation
 	$(CARGO) doc --locked --workspace --no-deps
 
-bench: setup ## measure; prints a table and writes bench.json
-	$(CARGO) build --locked --release -p rwork-cli
+bench: wasm-target servers ## measure, rwork alone and beside its peers; prints tables and writes bench.json
+	$(CARGO) build --locked --release --workspace --bin rwork
 	target/release/rwork build --locked --out-dir target/bench tests/fixtures/noop tests/fixtures/hostile
 	target/release/rwork bench --plugins target/bench --task noop.noop --spin hostile.spin --polite hostile.polite --json-file bench.json
+	$(CARGO) build --locked --release --manifest-path tests/peers/celery-rs/Cargo.toml --target-dir target/peers
+	$(CARGO) bench --locked --workspace --bench redis -- --json-file $(CURDIR)/bench.json
 
-chaos: plugins ## the long failure runs: kills, hot reloads, a full disk, simulation with many seeds
-	RWORK_CHAOS=full $(CARGO) test --locked --release -p rwork-tests -p rwork-worker -- chaos simulation hot_reload disk_full hostile::output
+chaos: plugins servers ## the long failure runs: kills, outages, delays, hot reloads, a full disk, simulation with many seeds
+	RWORK_CHAOS=full $(CARGO) test --locked --release -p rwork-tests -p rwork-worker -- chaos delayed simulation hot_reload disk_full hostile::output
 
 clean: ## delete what was built
 	$(CARGO) clean

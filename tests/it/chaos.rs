@@ -3,6 +3,9 @@
 //!
 //! `RWORK_CHAOS=full` for the long form, `RWORK_SEED=N` to choose the same victims at the same points again.
 
+mod crew;
+mod redis;
+
 use std::time::{Duration, Instant};
 
 use rwork_tests::history::{History, Kill, Producer, Progress, judge};
@@ -58,7 +61,8 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
     let took = began.elapsed();
 
     let killed = kills.len();
-    let history = History::gather(producer, &site.history_log(), kills, journal, &database).await?;
+    let history =
+        History::gather(producer, &site.history_log(), kills, journal, &database, &database).await?;
     let verdict = judge(&history);
     say(format_args!("chaos: {killed} kills in {:.1} s\n{verdict}", took.as_secs_f64()));
     verdict.clean()?;

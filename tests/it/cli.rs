@@ -3,6 +3,7 @@
 mod errors;
 mod help;
 mod life;
+mod redis;
 mod worker;
 
 use std::path::Path;

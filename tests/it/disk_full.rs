@@ -121,7 +121,8 @@ async fn run(journal: &Journal) -> anyhow::Result<()> {
     drained(&producer).await?;
 
     leave(first).await?;
-    let history = History::gather(producer, &site.history_log(), Vec::new(), journal, &database).await?;
+    let history =
+        History::gather(producer, &site.history_log(), Vec::new(), journal, &database, &database).await?;
     let verdict = judge(&history);
     let reserve = if given_up { "was needed" } else { "was not needed" };
     say(format_args!("disk full: {filled} messages filled it at first; the reserve {reserve}\n{verdict}"));

@@ -7,6 +7,7 @@
 mod configurations;
 mod links;
 mod page;
+mod redis;
 mod session;
 mod sources;
 mod stage;
@@ -26,6 +27,8 @@ enum Kind {
     Source(Option<String>),
     /// `console`: `$ command` lines are run, the lines after each are its output. See [`session`].
     Session,
+    /// `python NAME`: a file that the page's sessions use, beside Celery.
+    Script(String),
     /// `json`: it parses.
     Json,
     /// `wit`: it parses.
@@ -37,7 +40,8 @@ enum Kind {
 }
 
 /// The info strings that a block may have, for the error.
-const KNOWN: &str = "toml, toml manifest, toml cargo, rust, rust NAME, rust,ignore, console, json, wit, text";
+const KNOWN: &str =
+    "toml, toml manifest, toml cargo, rust, rust NAME, rust,ignore, console, python NAME, json, wit, text";
 
 impl Kind {
     fn of(info: &str) -> Option<Self> {
@@ -50,6 +54,7 @@ impl Kind {
             ["rust"] => Self::Source(None),
             ["rust", name] => Self::Source(Some((*name).to_owned())),
             ["console"] => Self::Session,
+            ["python", name] => Self::Script((*name).to_owned()),
             ["json"] => Self::Json,
             ["wit"] => Self::Wit,
             _ => return None,

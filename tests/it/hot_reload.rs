@@ -93,7 +93,9 @@ impl Stage {
             anyhow::ensure!(!wrong, "the worker said {:?}", entry.said);
         }
         let log = self.site.history_log();
-        let history = History::gather(self.producer, &log, Vec::new(), &self.journal, &self.database).await?;
+        let history =
+            History::gather(self.producer, &log, Vec::new(), &self.journal, &self.database, &self.database)
+                .await?;
         let verdict = judge(&history);
         Ok((history, verdict))
     }

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rwork-broker", &["rwork-protocol"]),
     ("rwork-backend", &["rwork-protocol"]),
     ("rwork-embedded", &["rwork-protocol", "rwork-broker", "rwork-backend"]),
+    ("rwork-redis", &["rwork-protocol", "rwork-broker", "rwork-backend"]),
     ("rwork-sandbox", &[]),
     ("rwork-plugin", &["rwork-protocol", "rwork-sandbox"]),
     ("rwork-canvas", &["rwork-protocol"]),
@@ -25,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Libraries that are named by one crate only.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["rwork-embedded"]),
+    ("redis", &["rwork-redis", "rwork-tests"]),
     ("wasmtime", &["rwork-sandbox"]),
     ("wasmtime-wasi", &["rwork-sandbox"]),
     ("wasmtime-wasi-http", &["rwork-sandbox"]),

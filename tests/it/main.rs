@@ -7,9 +7,11 @@
     reason = "a panic is how a test fails"
 )]
 
+mod celery;
 mod chaos;
 mod cli;
 mod conformance;
+mod delayed;
 mod disk_full;
 mod docs;
 mod hostile;

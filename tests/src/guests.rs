@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Every guest crate of the workspace that tests use, example plugins and fixtures alike.
-const PACKAGES: &[&str] = &["math", "text", "images", "web", "hostile", "canary", "history", "noop"];
+const PACKAGES: &[&str] = &["math", "text", "images", "web", "hostile", "canary", "history", "noop", "wire"];
 
 /// Path of a built guest: `guest("math")` is `…/math.wasm`.
 ///

@@ -2,16 +2,21 @@
 //!
 //! 1. a [`Producer`] numbers what it sends and notes what was accepted; 2. [`History::gather`] collects the rest when all
 //!    is over; 3. [`judge`] says what must not have happened. It knows nothing of how workers were started or killed.
+//!
+//! Where Celery's own workers take from the same queue, a message that is gone may be kombu's loss: [`ledger`] proves it
+//! from the server's own account of every write, or does not.
 
 mod gather;
 mod judge;
+pub mod ledger;
 mod producer;
 mod progress;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rwork_protocol::{Record, TaskId, Timestamp};
 
+pub use gather::lines;
 pub use judge::{Fault, Verdict, judge};
 pub use producer::Producer;
 pub use progress::Progress;
@@ -33,6 +38,22 @@ pub struct History {
     pub dead: BTreeMap<u64, String>,
     /// Messages still in the queue.
     pub left: u64,
+    /// What was sent while the server did not answer: it may have arrived or not.
+    pub unsure: BTreeSet<u64>,
+    /// What servers and workers besides rwork's do to messages, where there are any.
+    pub beside: Option<Beside>,
+}
+
+/// What is different where messages are on a server that can be killed itself and that Celery's workers serve, too.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// When the server was killed.
+    pub outages: Vec<Timestamp>,
+    /// Nodes that are Celery's.
+    pub celery: BTreeSet<String>,
+    /// What a worker of Celery's took out of its list without noting it anywhere, and was killed: proved by the
+    /// [`ledger`].
+    pub dropped_by_kombu: BTreeSet<u64>,
 }
 
 /// One line of the tasks' log.
@@ -83,6 +104,11 @@ impl History {
     /// The node's kill, if it was killed.
     fn kill(&self, node: &str) -> Option<&Kill> {
         self.kills.iter().find(|kill| kill.node == node)
+    }
+
+    /// Whether the node is one of Celery's.
+    fn is_celery(&self, node: &str) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.celery.contains(node))
     }
 
     /// The starts of each number, in order.

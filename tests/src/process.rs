@@ -137,7 +137,20 @@ impl WorkerProcess {
         arguments: &[&str],
         journal: &Journal,
     ) -> anyhow::Result<Self> {
-        let mut command = rwork_in(site.path());
+        Self::start_in(site.path(), node, arguments, journal).await
+    }
+
+    /// The same in any directory; where the broker is must be said by the configuration there or by the arguments.
+    ///
+    /// # Errors
+    /// As [`WorkerProcess::start`].
+    pub async fn start_in(
+        directory: &Path,
+        node: &str,
+        arguments: &[&str],
+        journal: &Journal,
+    ) -> anyhow::Result<Self> {
+        let mut command = rwork_in(directory);
         command.args(["run", "-n", node, "--log-format", "json", "-l", LEVEL]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut said = journal.reader_from_now();

@@ -1,6 +1,6 @@
 //! One handing-over of a message, and how it ends.
 
-use rwork_protocol::{Message, QueueName};
+use rwork_protocol::{Message, QueueName, Timestamp};
 
 use crate::dead_letter::Reason;
 
@@ -31,7 +31,8 @@ pub struct Delivery {
 impl Delivery {
     /// Ends the delivery. Consumes it, so that settling twice does not compile.
     pub fn settle(self, disposition: Disposition) -> Settlement {
-        let message = matches!(disposition, Disposition::DeadLetter(_)).then_some(self.message);
+        let kept = matches!(disposition, Disposition::DeadLetter(_) | Disposition::Delay(_));
+        let message = kept.then_some(self.message);
         Settlement { receipt: self.receipt, queue: self.queue, disposition, message }
     }
 }
@@ -45,6 +46,9 @@ pub enum Disposition {
     Requeue,
     /// Never started: back to the head of its queue, as if it had not been delivered.
     Release,
+    /// Not due yet: the broker holds it back until then, as if it had not been delivered, uncounted; a time that has
+    /// passed: deliverable at once. One step, so that no crash doubles it. Needs [`crate::Capabilities::delayed`].
+    Delay(Timestamp),
     /// Kept aside, byte-identical, with the reason.
     DeadLetter(Reason),
 }
@@ -58,7 +62,7 @@ pub struct Settlement {
     pub queue: QueueName,
     /// How it ends.
     pub disposition: Disposition,
-    /// The message, for brokers that must publish it to keep it as a dead letter; only there.
+    /// The message, for brokers that must publish it to keep it as a dead letter or delayed; only there.
     pub message: Option<Message>,
 }
 

@@ -21,7 +21,7 @@ mod tests;
 use std::fmt;
 
 use bytes::Bytes;
-use rwork_protocol::{QueueName, TaskId, TaskMessage, Timestamp};
+use rwork_protocol::{QueueName, TaskId, TaskMessage, TaskName, Timestamp};
 
 pub use apply::apply;
 pub use error::Error;
@@ -108,4 +108,10 @@ pub struct FailedStep {
     pub id: TaskId,
     /// The group it belongs to.
     pub group_id: Option<String>,
+    /// The task that it would have called.
+    pub task: TaskName,
+    /// Its positional arguments: one JSON array.
+    pub args: Bytes,
+    /// Its keyword arguments: one JSON object.
+    pub kwargs: Bytes,
 }

@@ -100,7 +100,13 @@ fn fail_step(step: &Bytes, next: &mut Next) {
 fn failed_step(signature: &Signature) -> Option<FailedStep> {
     let id = json::text(signature.option("task_id")?).ok()?;
     let group_id = signature.option("group_id").and_then(|group| json::text(group).ok());
-    Some(FailedStep { id: TaskId::new(id).ok()?, group_id })
+    Some(FailedStep {
+        id: TaskId::new(id).ok()?,
+        group_id,
+        task: signature.task.clone(),
+        args: signature.args.clone(),
+        kwargs: signature.kwargs.clone(),
+    })
 }
 
 fn chord_body(signature: &Signature) -> Result<Option<Bytes>, Error> {

@@ -8,18 +8,6 @@ use rwork_protocol::{QueueName, TaskMessage, Timestamp, expiration, repr};
 use crate::options::Options;
 use crate::{Error, Outgoing};
 
-/// Headers that a broker added to the delivery. RabbitMQ takes a message that carries its own for a loop.
-const NOT_COPIED: [&str; 8] = [
-    "x-death",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-    "x-last-death-exchange",
-    "x-last-death-queue",
-    "x-last-death-reason",
-    "redelivered",
-];
-
 /// What the next attempt is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySpec<'a> {
@@ -50,15 +38,11 @@ pub fn retry(message: &TaskMessage, queue: &QueueName, spec: RetrySpec<'_>) -> R
     headers.eta = Some(spec.eta);
     headers.parent_id.get_or_insert_with(|| message.headers.id.clone());
     headers.root_id.get_or_insert_with(|| message.headers.id.clone());
-    headers.other.retain(|(name, _)| !NOT_COPIED.contains(&name.as_str()));
-    if let Some(args) = spec.args {
-        headers.argsrepr = Some(repr::args(&args));
-        next.args = args;
-    }
-    if let Some(kwargs) = spec.kwargs {
-        headers.kwargsrepr = Some(repr::kwargs(&kwargs));
-        next.kwargs = kwargs;
-    }
+    next.args = spec.args.unwrap_or(next.args);
+    next.kwargs = spec.kwargs.unwrap_or(next.kwargs);
+    // Anew even where nothing has changed: the producer may have sent none (protocol v1), or words of its own.
+    headers.argsrepr = Some(repr::args(&next.args));
+    headers.kwargsrepr = Some(repr::kwargs(&next.kwargs));
     let to = options.queue.clone().unwrap_or_else(|| queue.clone());
     options.override_features(&mut next);
     next.properties.expiration = next.headers.expires.map(|at| expiration(at, spec.now));
@@ -103,7 +87,7 @@ pub fn backoff(policy: Backoff, retries: u32, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rwork_protocol::{NewTask, TaskId, TaskName, json};
+    use rwork_protocol::{DecodeLimits, NewTask, TaskId, TaskName, decode, json};
 
     use super::*;
 
@@ -115,11 +99,7 @@ mod tests {
             id: Some(TaskId::new("me").unwrap()),
             expires: Some(Timestamp::from_millis(60_000)),
             priority: Some(3),
-            headers: vec![
-                ("x".to_owned(), json::string("kept")),
-                ("x-death".to_owned(), Bytes::from_static(b"[]")),
-                ("redelivered".to_owned(), Bytes::from_static(b"true")),
-            ],
+            headers: vec![("x".to_owned(), json::string("kept"))],
             shadow: Some("shown".to_owned()),
             origin: Some("gen1@host".to_owned()),
             reply_to: Some("rpc".to_owned()),
@@ -145,9 +125,21 @@ mod tests {
         expected.headers.retries = 1;
         expected.headers.eta = Some(LATER);
         expected.headers.parent_id = Some(first.headers.id.clone());
-        expected.headers.other.truncate(1);
         expected.properties.expiration = Some("50000".to_owned());
         assert_eq!(second.message, expected);
+
+        // Not what a broker or kombu has added to this one delivery.
+        let mut wire = first.encode();
+        let added = br#"{"x-death": [], "redelivered": true, "compression": null, "#;
+        wire.headers = [&added[..], wire.headers.get(1..).unwrap_or_default()].concat().into();
+        let again_delivered = decode(&wire, &DecodeLimits::default()).unwrap();
+        assert_eq!(again(&again_delivered, spec(b"")).unwrap().message.headers.other, expected.headers.other);
+
+        // What the arguments look like is said anew, whatever the producer had said or not.
+        let mut silent = first.clone();
+        (silent.headers.argsrepr, silent.headers.kwargsrepr) = (None, Some("secret".to_owned()));
+        let told = again(&silent, spec(b"")).unwrap().message.headers;
+        assert_eq!((told.argsrepr.as_deref(), told.kwargsrepr.as_deref()), (Some("(1,)"), Some("{}")));
 
         let mut child = first;
         child.headers.parent_id = Some(TaskId::new("parent").unwrap());

@@ -1,18 +1,24 @@
 //! Which brokers and backends exist: the one place that turns a URL into a driver.
 
+mod embedded;
+mod redis;
+
 use std::sync::Arc;
 
 use rwork_backend::ResultBackend;
 use rwork_broker::{Broker, RedactedUrl};
 use rwork_client::Client;
-use rwork_embedded::{Embedded, Options};
+use rwork_embedded::Embedded;
+use rwork_redis::{Redis, Role};
 
-use crate::config::{Config, Origin};
+use crate::config::{BACKEND_TRANSPORT, BROKER_TRANSPORT, Config};
 use crate::failure::Failure;
 use crate::wiring;
 
-/// Schemes that other versions of rwork or Celery know, so that the error can say more than "unknown".
-const LATER: &[&str] = &["redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp", "rpc"];
+/// Schemes that Celery knows and this version does not, so that the error can say more than "unknown".
+const LATER: [&str; 4] = ["amqp", "amqps", "pyamqp", "rpc"];
+/// Schemes of Redis, as Celery and kombu spell them.
+const REDIS: [&str; 6] = ["redis", "rediss", "redis+socket", "socket", "unix", "sentinel"];
 
 /// Both services of one configuration.
 #[derive(Clone, Debug)]
@@ -35,21 +41,41 @@ impl Services {
     }
 }
 
+/// One server or file that was opened.
+#[derive(Clone, Debug)]
+pub(crate) enum Driver {
+    /// A file.
+    Embedded(Embedded),
+    /// A Redis server, or several that stand in for each other.
+    Redis(Redis),
+}
+
+impl Driver {
+    /// As a broker.
+    pub(crate) fn broker(&self) -> Arc<dyn Broker> {
+        match self {
+            Self::Embedded(embedded) => Arc::new(embedded.clone()),
+            Self::Redis(redis) => Arc::new(redis.clone()),
+        }
+    }
+
+    /// As a result backend.
+    pub(crate) fn backend(&self) -> Arc<dyn ResultBackend> {
+        match self {
+            Self::Embedded(embedded) => Arc::new(embedded.clone()),
+            Self::Redis(redis) => Arc::new(redis.clone()),
+        }
+    }
+}
+
 /// Opens broker and backend; one connection when they are the same.
 ///
 /// # Errors
 /// A URL that no driver takes; a service that can't be reached.
 pub(crate) async fn services(config: &Config) -> anyhow::Result<Services> {
-    let (broker_at, backend_at) = (Place::broker(config), Place::backend(config));
-    let broker = open(config, &broker_at).await?;
-    let backend =
-        if backend_at.url == broker_at.url { broker.clone() } else { open(config, &backend_at).await? };
-    Ok(Services {
-        broker: Arc::new(broker),
-        backend: Arc::new(backend),
-        broker_url: RedactedUrl::new(broker_at.url),
-        backend_url: RedactedUrl::new(backend_at.url),
-    })
+    let broker = open_broker(config).await?;
+    let backend = open_backend(config, &broker).await?;
+    Ok(together(config, &broker, &backend))
 }
 
 /// Opens the broker alone.
@@ -57,7 +83,7 @@ pub(crate) async fn services(config: &Config) -> anyhow::Result<Services> {
 /// # Errors
 /// As [`services`].
 pub(crate) async fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
-    Ok(Arc::new(open(config, &Place::broker(config)).await?))
+    Ok(open_broker(config).await?.broker())
 }
 
 /// Opens the backend alone.
@@ -65,91 +91,161 @@ pub(crate) async fn broker(config: &Config) -> anyhow::Result<Arc<dyn Broker>> {
 /// # Errors
 /// As [`services`].
 pub(crate) async fn backend(config: &Config) -> anyhow::Result<Arc<dyn ResultBackend>> {
-    Ok(Arc::new(open(config, &Place::backend(config)).await?))
+    Ok(open_backend_alone(config).await?.backend())
+}
+
+/// The backend's driver alone.
+///
+/// # Errors
+/// As [`services`].
+pub(crate) async fn open_backend_alone(config: &Config) -> anyhow::Result<Driver> {
+    open(config, &Place::backend(config)).await
+}
+
+/// Whether broker and backend are one server or file.
+pub(crate) fn is_one_place(config: &Config) -> bool {
+    Place::broker(config).url == Place::backend(config).url
+}
+
+/// The first half of [`services`].
+///
+/// # Errors
+/// As [`services`].
+pub(crate) async fn open_broker(config: &Config) -> anyhow::Result<Driver> {
+    open(config, &Place::broker(config)).await
+}
+
+/// The second half of [`services`]: the same connection where both are one place.
+///
+/// # Errors
+/// As [`services`].
+pub(crate) async fn open_backend(config: &Config, broker: &Driver) -> anyhow::Result<Driver> {
+    let at = Place::backend(config);
+    if Place::broker(config).is_shared_with(&at, config)? {
+        return Ok(broker.clone());
+    }
+    open(config, &at).await
+}
+
+/// Both, once they are open.
+pub(crate) fn together(config: &Config, broker: &Driver, backend: &Driver) -> Services {
+    Services {
+        broker: broker.broker(),
+        backend: backend.backend(),
+        broker_url: RedactedUrl::new(Place::broker(config).url),
+        backend_url: RedactedUrl::new(Place::backend(config).url),
+    }
+}
+
+/// Whether trying again can mend it without anybody's doing: a server may come up; a file's directory stays as it is.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    use rwork_broker::Error;
+    let services = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
+    services.into_iter().any(|cause| match cause {
+        Error::Unreachable { url, .. } => kind(&url.to_string()) != Kind::Embedded,
+        other => other.is_retryable(),
+    })
 }
 
 /// A URL and the setting that it comes from.
+#[derive(Clone, Copy, Debug)]
 struct Place<'a> {
     what: &'static str,
     key: &'static str,
     url: &'a str,
+    role: Role,
+    /// The table with Celery's options for it.
+    transport: &'static str,
 }
 
 impl<'a> Place<'a> {
     fn broker(config: &'a Config) -> Self {
-        Self { what: "broker", key: "broker_url", url: &config.settings.broker_url }
+        Self {
+            what: "broker",
+            key: "broker_url",
+            url: &config.settings.broker_url,
+            role: Role::Broker,
+            transport: BROKER_TRANSPORT,
+        }
     }
 
     /// The broker's place when no other is set: what is sent there is also found there.
     fn backend(config: &'a Config) -> Self {
         match &config.settings.result_backend {
-            Some(url) => Self { what: "result backend", key: "result_backend", url },
             None => Self::broker(config),
+            Some(url) => Self {
+                what: "result backend",
+                key: "result_backend",
+                url,
+                role: Role::Backend,
+                transport: BACKEND_TRANSPORT,
+            },
         }
     }
-}
 
-/// One arm for each driver; there is one so far.
-async fn open(config: &Config, place: &Place<'_>) -> anyhow::Result<Embedded> {
-    match scheme(place.url) {
-        Some("embedded") => embedded(config, place).await,
-        other => Err(unsupported(config, place, other).into()),
+    /// Whether one connection can serve both: the same URL, and nothing said of one alone that would matter to the other.
+    fn is_shared_with(&self, backend: &Place<'_>, config: &Config) -> anyhow::Result<bool> {
+        if self.key == backend.key {
+            return Ok(true);
+        }
+        if self.url != backend.url {
+            return Ok(false);
+        }
+        match kind(backend.url) {
+            // What a backend's URL must say is checked all the same.
+            Kind::Redis => redis::options(config, backend).map(|_| redis::same_options(config)),
+            _ => Ok(true),
+        }
+    }
+
+    fn opened<T>(&self, config: &Config, result: Result<T, rwork_broker::Error>) -> anyhow::Result<T> {
+        result.map_err(|error| {
+            let what = format!("failed to open the {} (from {})", self.what, config.origin(self.key));
+            let hint = redis::hint(&error, self.transport);
+            match hint {
+                Some(hint) => Failure::usage(what).hint(hint).because(error).into(),
+                None => anyhow::Error::from(error).context(what),
+            }
+        })
     }
 }
 
-fn scheme(url: &str) -> Option<&str> {
-    url.split_once(':').map(|(scheme, _)| scheme)
+/// Which driver a URL is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    Embedded,
+    Redis,
+    Other(Option<&'a str>),
+}
+
+fn kind(url: &str) -> Kind<'_> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("embedded") => Kind::Embedded,
+        Some(scheme) if REDIS.contains(&scheme) => Kind::Redis,
+        other => Kind::Other(other),
+    }
+}
+
+/// One arm for each driver.
+async fn open(config: &Config, place: &Place<'_>) -> anyhow::Result<Driver> {
+    match kind(place.url) {
+        Kind::Embedded => Ok(Driver::Embedded(embedded::open(config, place).await?)),
+        Kind::Redis => Ok(Driver::Redis(redis::open(config, place).await?)),
+        Kind::Other(scheme) => Err(unsupported(config, place, scheme).into()),
+    }
 }
 
 fn unsupported(config: &Config, place: &Place<'_>, scheme: Option<&str>) -> Failure {
     let url = RedactedUrl::new(place.url);
     let failure = Failure::usage(format!(
-        "expected the {} to be `embedded:PATH`, got `{url}` (from {})",
+        "expected the {} to be `redis://HOST:PORT/DB` or `embedded:PATH`, got `{url}` (from {})",
         place.what,
         config.origin(place.key)
     ));
     match scheme {
         Some(scheme) if LATER.contains(&scheme) => failure.hint(format!(
-            "this version has no driver for `{scheme}`; `embedded:./rwork.db` keeps everything in one file"
+            "this version has no driver for `{scheme}`; Celery's Redis works, and `embedded:./rwork.db` keeps everything in one file"
         )),
-        _ => failure.hint("for example `embedded:./rwork.db`"),
-    }
-}
-
-async fn embedded(config: &Config, place: &Place<'_>) -> anyhow::Result<Embedded> {
-    let url = with_parameters(place.url, &config.embedded);
-    let mut options = Options::parse_url(&url)?;
-    if options.path.is_relative() {
-        options.path = config.resolve(place.key, &options.path.to_string_lossy());
-    }
-    // Opening touches the disk, and may wait for another process that does the same.
-    Ok(tokio::task::spawn_blocking(move || Embedded::open(options)).await??)
-}
-
-/// The URL with the parameters of `[embedded]` that it does not name itself.
-fn with_parameters(url: &str, parameters: &[(String, String, Origin)]) -> String {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let named = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
-    let mut whole = url.to_owned();
-    for (name, value, _) in parameters.iter().filter(|(name, ..)| !named(name)) {
-        whole.push(if whole.contains('?') { '&' } else { '?' });
-        whole.push_str(&format!("{name}={value}"));
-    }
-    whole
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_url_wins_over_the_table() {
-        let parameter = |name: &str, value: &str| (name.to_owned(), value.to_owned(), Origin::Default);
-        let table = [parameter("lease", "2"), parameter("synchronous", "full")];
-        assert_eq!(
-            with_parameters("embedded:a.db?lease=1", &table),
-            "embedded:a.db?lease=1&synchronous=full"
-        );
-        assert_eq!(with_parameters("embedded:a.db", &table), "embedded:a.db?lease=2&synchronous=full");
+        _ => failure.hint("for example `redis://localhost:6379/0`, or `embedded:./rwork.db`"),
     }
 }

@@ -133,6 +133,8 @@ mod tests {
             group_id: None,
             parent_id: None,
             component: None,
+            extended: None,
+            other: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rwork_plugin::{PluginsConfig, default_cache_directory};
-use rwork_protocol::QueueName;
+use rwork_protocol::{AcceptContent, QueueName};
 use rwork_sandbox::{Sandbox, SandboxConfig};
 use rwork_worker::WorkerConfig;
 
@@ -122,7 +122,11 @@ pub(crate) fn worker_config(config: &Config, sandbox: &SandboxConfig) -> anyhow:
     wanted.prefetch_multiplier = settings.worker_prefetch_multiplier;
     wanted.prefetch_max = settings.worker_prefetch_max;
     wanted.deliveries_max = settings.task_deliveries_max;
+    wanted.decode_limits.accept = AcceptContent::parse(&settings.accept_content)?;
+    wanted.decode_limits.typed_values = settings.accept_typed_values.clone();
     wanted.result_expires = settings.result_expires;
+    wanted.result_extended = settings.result_extended;
+    wanted.retry_on_startup = settings.broker_connection_retry_on_startup;
     wanted.deduplicate_successful = settings.worker_deduplicate_successful_tasks;
     wanted.drain_deadline = settings.worker_shutdown_timeout;
     Ok(wanted)

@@ -62,6 +62,8 @@ pub(crate) enum Field {
     StampedHeaders,
     Stamps,
     Compression,
+    /// Put there by brokers, about one delivery.
+    Infrastructure,
     Other(String),
 }
 
@@ -88,9 +90,27 @@ impl Field {
             "stamped_headers" => Self::StampedHeaders,
             "stamps" => Self::Stamps,
             "compression" => Self::Compression,
+            _ if is_infrastructure(key) => Self::Infrastructure,
             other => Self::Other(other.to_owned()),
         }
     }
+}
+
+/// Whether a header is put there by a broker or by kombu, about one delivery: it is no business of the task, nor part of
+/// the next attempt. RabbitMQ takes a message that carries its own `x-death` for a loop.
+pub(crate) fn is_infrastructure(name: &str) -> bool {
+    matches!(
+        name,
+        "compression"
+            | "redelivered"
+            | "delivery_count"
+            | "x-delivery-count"
+            | "x-acquired-count"
+            | "x-death"
+    ) || name
+        .strip_prefix("x-first-death-")
+        .or_else(|| name.strip_prefix("x-last-death-"))
+        .is_some_and(|what| matches!(what, "exchange" | "queue" | "reason"))
 }
 
 impl Draft {
@@ -117,7 +137,7 @@ impl Draft {
     /// Reads the value of one header.
     pub(crate) fn read(&mut self, field: Field, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         match field {
-            Field::Lang => scanner.skip().map_err(undecodable)?,
+            Field::Lang | Field::Infrastructure => scanner.skip().map_err(undecodable)?,
             Field::Task => self.task = name("task", scanner)?,
             Field::Id => self.id = name("id", scanner)?,
             Field::Shadow => self.shadow = shown(scanner)?.filter(|text| !text.is_empty()),
@@ -233,7 +253,7 @@ fn name<T: FromStr>(name: &'static str, scanner: &mut Scanner<'_>) -> Result<Opt
 }
 
 fn time(name: &'static str, scanner: &mut Scanner<'_>) -> Result<Option<Timestamp>, Fault> {
-    const EXPECTED: &str = "an ISO 8601 time or null";
+    const EXPECTED: &str = "an ISO 8601 time between the years 1 and 9999 or null";
     match scanner.kind().map_err(undecodable)? {
         Kind::String => scanner
             .text(|text| {

@@ -1,7 +1,7 @@
 //! What can be wrong with a message.
 
 use crate::json::{self, Kind};
-use crate::{TaskId, TaskMessage, TaskName};
+use crate::{CompressionError, SignedError, TaskId, TaskMessage, TaskName, TranscodeError};
 
 /// A message that can't become a request. It names the task as far as that was found out.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -56,9 +56,23 @@ pub enum Fault {
     #[error("expected {expected}, found {found}")]
     ContentRefused {
         /// What would do.
-        expected: &'static str,
+        expected: String,
         /// What the message says of itself.
         found: String,
+    },
+    /// The body can't be decompressed.
+    #[error("expected a body that can be decompressed: {0}")]
+    Compression(CompressionError),
+    /// The body is signed, and can't be trusted.
+    #[error("expected a signed body that can be trusted: {0}")]
+    Untrusted(SignedError),
+    /// The body is not what its content type claims.
+    #[error("expected the body to be {format}: {why}")]
+    Transcode {
+        /// The format.
+        format: &'static str,
+        /// What is wrong with it.
+        why: TranscodeError,
     },
     /// A part is not the JSON that it claims to be.
     #[error("expected {part} to be {expected}: {why}")]
@@ -70,6 +84,10 @@ pub enum Fault {
         /// What the parser met, and where.
         why: json::Error,
     },
+    /// One of kombu's typed values (`{"__type__": …, "__value__": …}`) has a type that nobody knows, or a value that is not
+    /// of its type.
+    #[error("expected typed values that kombu can read: {0}")]
+    TypedValue(json::Error),
     /// A part is JSON of the wrong shape.
     #[error("expected {part} to be {expected}, found {found}")]
     Shape {
@@ -120,9 +138,13 @@ impl Fault {
     /// A stable word for programs, as dead letters carry it.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } => "too-large",
+            Self::TooLarge { .. }
+            | Self::Compression(CompressionError::TooLarge(_))
+            | Self::Transcode { why: TranscodeError::TooLarge(_), .. } => "too-large",
+            Self::Compression(_) | Self::Transcode { .. } | Self::TypedValue(_) => "undecodable",
             Self::ContentRefused { .. } => "content-refused",
             Self::Undecodable { .. } | Self::Shape { .. } => "undecodable",
+            Self::Untrusted(_) => "untrusted",
             Self::UnknownMessage { .. } => "unknown-message",
             Self::MissingHeader { .. } | Self::InvalidHeader { .. } => "invalid-header",
             Self::Arguments { .. } => "invalid-arguments",

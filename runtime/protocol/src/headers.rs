@@ -1,13 +1,15 @@
 //! The headers of a task message, protocol v2 (`celery/app/amqp.py: as_task_v2`).
 
 use std::io::Write as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 
-use crate::draft::{Draft, Field};
+use crate::draft::{Draft, Field, is_infrastructure};
 use crate::error::DecodeError;
-use crate::json::{write_seconds, write_string};
+use crate::json::{self, write_seconds, write_string};
 use crate::{TaskId, TaskName, Timestamp};
 
 /// Celery's headers by their meaning; whatever else a message carries is kept as it came.
@@ -54,7 +56,8 @@ pub struct Headers {
     pub stamped_headers: Option<Bytes>,
     /// Stamps by name: one JSON object.
     pub stamps: Option<Bytes>,
-    /// Every other header in order, its value as JSON. Without `compression`, which belongs to one body.
+    /// Every other header in order, its value as JSON. Without what brokers and kombu add about one delivery or one body:
+    /// `compression`, `redelivered`, `x-death` and the like.
     pub other: Vec<(String, Bytes)>,
 }
 
@@ -147,6 +150,28 @@ impl Headers {
         }
         out.push(b'}');
         out.into()
+    }
+}
+
+/// What there is to do for [`guest_headers`] shows by one of these, which are cheap to look for and nearly never there.
+static SIGNS: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
+    ["-death", "\"redelivered\"", "\"compression\"", "delivery", "\"x-acquired", "\\ud"].map(Finder::new)
+});
+
+/// The headers of a message as its task may see them: without those that brokers and kombu add about one delivery, and with
+/// U+FFFD for half characters. The very bytes when there is nothing to leave out.
+pub fn guest_headers(wire: &Bytes) -> Bytes {
+    if SIGNS.iter().all(|sign| sign.find(wire).is_none()) {
+        return wire.clone();
+    }
+    let mended = json::without_lone_surrogates(wire);
+    let wire = mended.as_ref().unwrap_or(wire);
+    match json::entries(wire) {
+        Ok(mut entries) => {
+            entries.retain(|(name, _)| !is_infrastructure(name));
+            json::object_of(&entries)
+        }
+        Err(_) => wire.clone(),
     }
 }
 

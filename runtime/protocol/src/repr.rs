@@ -1,5 +1,7 @@
 //! Arguments for people: Python's `repr`, bounded (`celery/utils/saferepr.py`). Purely cosmetic.
 
+use std::borrow::Cow;
+
 use jiter::{Jiter, NumberAny, NumberInt, Peek};
 
 use crate::json::write_float;
@@ -26,10 +28,11 @@ pub fn value(value: &[u8]) -> String {
 }
 
 fn render(value: &[u8], tuple: bool) -> String {
-    let mut printer =
-        Printer { jiter: Jiter::new(value).with_allow_inf_nan(), out: String::new(), left: CHARACTERS_MAX };
-    match printer.value(0, tuple) {
-        Ok(()) | Err(Stop::Full) => printer.out,
+    let jiter = Jiter::new(value).with_allow_inf_nan();
+    let mut printer = Printer { jiter, out: String::new(), left: CHARACTERS_MAX as isize, open: Vec::new() };
+    match printer.value(tuple) {
+        Ok(()) => printer.out,
+        Err(Stop::Full) => printer.close_all(value),
         Err(Stop::Invalid) => String::new(),
     }
 }
@@ -50,123 +53,171 @@ impl From<jiter::JiterError> for Stop {
 struct Printer<'a> {
     jiter: Jiter<'a>,
     out: String,
-    /// Characters that may still be added.
-    left: usize,
+    /// Characters that may still be added; below zero once the last piece was longer than that.
+    left: isize,
+    /// Containers that are open, each by whether it is a tuple, an array or an object, and by its length so far.
+    open: Vec<(Shape, usize)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Tuple,
+    Array,
+    Object,
 }
 
 impl Printer<'_> {
-    fn value(&mut self, level: usize, tuple: bool) -> Result<(), Stop> {
+    fn value(&mut self, tuple: bool) -> Result<(), Stop> {
         let peek = self.jiter.peek()?;
         match peek {
             Peek::Null => {
                 self.jiter.known_null()?;
-                self.push("None");
+                self.push("None")
             }
             Peek::True | Peek::False => {
                 let text = if self.jiter.known_bool(peek)? { "True" } else { "False" };
-                self.push(text);
+                self.push(text)
             }
             Peek::String => {
                 let text = quote(self.jiter.known_str()?, self.left);
-                self.push(&text);
+                self.push_whole(&text)
             }
-            Peek::Array => return self.array(level, tuple),
-            Peek::Object => return self.object(level),
+            Peek::Array => self.container(if tuple { Shape::Tuple } else { Shape::Array }),
+            Peek::Object => self.container(Shape::Object),
             _ => {
                 let text = number(&self.jiter.known_number(peek)?);
-                self.push(&text);
+                self.push(&text)
             }
         }
+    }
+
+    fn container(&mut self, shape: Shape) -> Result<(), Stop> {
+        let level = self.open.len();
+        if level >= LEVELS_MAX {
+            self.jiter.next_skip()?;
+            return self.push_whole(if shape == Shape::Object { "{...}" } else { "[...]" });
+        }
+        self.push_whole(match shape {
+            Shape::Tuple => "(",
+            Shape::Array => "[",
+            Shape::Object => "{",
+        })?;
+        self.open.push((shape, 0));
+        if shape == Shape::Object {
+            self.entries()?
+        } else {
+            self.elements()?
+        }
+        self.close();
         Ok(())
     }
 
-    fn array(&mut self, level: usize, tuple: bool) -> Result<(), Stop> {
-        let (open, close) = if tuple { ("(", ")") } else { ("[", "]") };
-        if level >= LEVELS_MAX {
-            self.jiter.known_skip(Peek::Array)?;
-            self.push("[...]");
-            return Ok(());
-        }
-        self.push(open);
-        let mut length = 0;
-        let mut next = self.jiter.known_array()?;
+    fn elements(&mut self) -> Result<(), Stop> {
+        let mut next = self.jiter.next_array()?;
         while next.is_some() {
-            self.element(length, close, |printer| printer.value(level + 1, false))?;
-            length += 1;
+            self.separate()?;
+            self.value(false)?;
             next = self.jiter.array_step()?;
         }
-        self.push(if tuple && length == 1 { ",)" } else { close });
         Ok(())
     }
 
-    fn object(&mut self, level: usize) -> Result<(), Stop> {
-        if level >= LEVELS_MAX {
-            self.jiter.known_skip(Peek::Object)?;
-            self.push("{...}");
-            return Ok(());
-        }
-        self.push("{");
-        let mut length = 0;
+    fn entries(&mut self) -> Result<(), Stop> {
         let left = self.left;
-        let mut key = self.jiter.known_object()?.map(|key| quote(key, left));
-        while let Some(text) = key {
-            self.element(length, "}", |printer| {
-                printer.push(&text);
-                printer.push(": ");
-                printer.value(level + 1, false)
-            })?;
-            length += 1;
+        let mut next = self.jiter.next_object()?.map(|key| beginning(key, left));
+        while let Some(key) = next {
+            self.separate()?;
+            self.push_whole(&quote(&key, self.left))?;
+            self.push_whole(": ")?;
+            self.value(false)?;
             let left = self.left;
-            key = self.jiter.next_key()?.map(|key| quote(key, left));
+            next = self.jiter.next_key()?.map(|key| beginning(key, left));
         }
-        self.push("}");
         Ok(())
     }
 
-    /// Prints one element, or the end of the text when there is no room; brackets are closed either way.
-    fn element(
-        &mut self,
-        place: usize,
-        close: &str,
-        print: impl FnOnce(&mut Self) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        if self.left == 0 {
-            self.out.push_str(if place > 0 { ", ..." } else { "..." });
-            self.out.push_str(close);
+    /// A comma before all elements but the first, which is counted.
+    fn separate(&mut self) -> Result<(), Stop> {
+        let Some((_, length)) = self.open.last_mut() else { return Ok(()) };
+        *length += 1;
+        if *length > 1 { self.push_whole(", ") } else { Ok(()) }
+    }
+
+    /// Ends a container; brackets are closed whether there is room or not, and don't count once there is none.
+    fn close(&mut self) {
+        let closing = match self.open.pop() {
+            Some((Shape::Tuple, 1)) => ",)",
+            Some((Shape::Tuple, _)) => ")",
+            Some((Shape::Array, _)) => "]",
+            Some((Shape::Object, _)) => "}",
+            None => return,
+        };
+        self.out.push_str(closing);
+        if self.left > 0 {
+            self.left -= closing.len() as isize;
+        }
+    }
+
+    /// Something was left out: says so, and closes what is open.
+    fn close_all(mut self, value: &[u8]) -> String {
+        self.out.push_str(", ...");
+        if let Some((Shape::Tuple, length)) = self.open.first_mut() {
+            *length = if is_single(value) { 1 } else { 2 };
+        }
+        while !self.open.is_empty() {
+            self.close();
+        }
+        self.out
+    }
+
+    /// A piece that may be cut.
+    fn push(&mut self, text: &str) -> Result<(), Stop> {
+        let text = truncate(text, self.left);
+        self.push_whole(&text)
+    }
+
+    fn push_whole(&mut self, text: &str) -> Result<(), Stop> {
+        if self.left <= 0 {
             return Err(Stop::Full);
         }
-        if place > 0 {
-            self.push(", ");
-        }
-        let printed = print(self);
-        if matches!(printed, Err(Stop::Full)) {
-            self.out.push_str(close);
-        }
-        printed
-    }
-
-    fn push(&mut self, text: &str) {
         self.out.push_str(text);
-        self.left = self.left.saturating_sub(text.chars().count());
+        self.left -= text.chars().count() as isize;
+        Ok(())
     }
 }
 
+/// Whether an array has one element; only that decides how a tuple is closed.
+fn is_single(array: &[u8]) -> bool {
+    let mut jiter = Jiter::new(array).with_allow_inf_nan();
+    let mut second = || {
+        jiter.next_array().ok()??;
+        jiter.next_skip().ok()?;
+        jiter.array_step().ok()?
+    };
+    second().is_none()
+}
+
+/// As much of a key as can be shown, and a little more, by which it is seen that it was cut.
+fn beginning(key: &str, left: isize) -> String {
+    key.chars().take(usize::try_from(left).unwrap_or(0) + 1).collect()
+}
+
+/// Cuts what does not leave room at the last blank within (`celery/utils/text.py: truncate`).
+fn truncate(text: &str, left: isize) -> Cow<'_, str> {
+    let room = usize::try_from(left).unwrap_or(0);
+    let Some(last) = room.checked_sub(1) else { return Cow::Borrowed(text) };
+    let Some((_, last)) = text.char_indices().map(|(start, c)| (start, start + c.len_utf8())).nth(last)
+    else {
+        return Cow::Borrowed(text);
+    };
+    let kept = text.get(..last).unwrap_or_default();
+    let kept = kept.rsplit_once(' ').map_or(kept, |(kept, _)| kept);
+    Cow::Owned(format!("{kept}..."))
+}
+
 /// `'it\'s'`, cut after about `left` characters.
-fn quote(text: &str, left: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(left) + 2);
-    out.push('\'');
-    for (place, character) in text.chars().enumerate() {
-        if place >= left {
-            out.push_str("...");
-            break;
-        }
-        if character == '\'' {
-            out.push('\\');
-        }
-        out.push(character);
-    }
-    out.push('\'');
-    out
+fn quote(text: &str, left: isize) -> String {
+    format!("'{}'", truncate(text, left).replace('\'', "\\'"))
 }
 
 fn number(number: &NumberAny) -> String {
@@ -191,6 +242,9 @@ fn python_float(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]
@@ -221,8 +275,23 @@ mod tests {
         assert!(text.ends_with(", ...)") && text.starts_with("(1000, 1001, "), "{text}");
         assert!(text.len() <= CHARACTERS_MAX + 16, "{}", text.len());
         let nested = args(format!("[{{\"k\": [{}]}}]", numbers.join(", ")).as_bytes());
-        assert!(nested.ends_with(", ...]})"), "{nested}");
+        assert!(nested.ends_with("..., ...]},)"), "{nested}");
         let long = args(format!("[\"{}\"]", "é".repeat(5000)).as_bytes());
         assert!(long.ends_with("...',)") && long.chars().count() < CHARACTERS_MAX + 16, "{long}");
+    }
+
+    /// `tests/golden/make.py` made these with Celery's `saferepr`: what is shown, as `argsrepr`, as `kwargsrepr` or value.
+    #[test]
+    fn as_celery_shows_it() {
+        let text = |json: &str| crate::json::text(json.as_bytes()).unwrap();
+        for line in include_str!("../tests/golden/repr.tsv").lines() {
+            let mut fields = line.split('\t');
+            let source = STANDARD.decode(fields.next().unwrap()).unwrap();
+            let (tuple, plain) = (fields.next().unwrap(), fields.next().unwrap());
+            if !tuple.is_empty() {
+                assert_eq!(args(&source), text(tuple));
+            }
+            assert_eq!(value(&source), text(plain));
+        }
     }
 }

@@ -10,14 +10,57 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 pub struct RedactedUrl(String);
 
 impl RedactedUrl {
-    /// Hides user and password: `redis://***@localhost:6379/0`.
-    pub fn new(url: &str) -> Self {
-        let Some((scheme, rest)) = url.split_once("://") else { return Self(url.to_owned()) };
-        let authority_end = rest.find('/').unwrap_or(rest.len());
-        match rest.get(..authority_end).and_then(|authority| authority.rfind('@')) {
-            Some(at) => Self(format!("{scheme}://***{}", rest.get(at..).unwrap_or_default())),
-            None => Self(url.to_owned()),
+    /// Hides user and password, and parameters that look like one: `redis://***@localhost:6379/0`. Of several URLs with
+    /// `;` between them those of each; of what is no URL because nobody has escaped the password, too much rather than
+    /// too little.
+    pub fn new(urls: &str) -> Self {
+        let mut shown = String::with_capacity(urls.len());
+        let mut part = String::new();
+        for piece in urls.split(';') {
+            // A password may have a `;`; a URL of a list begins with its scheme.
+            if !part.is_empty() && piece.contains("://") {
+                shown.push_str(&redact(&part));
+                shown.push(';');
+                part.clear();
+            } else if !part.is_empty() {
+                part.push(';');
+            }
+            part.push_str(piece);
         }
+        shown.push_str(&redact(&part));
+        Self(shown)
+    }
+}
+
+fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let server = match authority.rfind('@') {
+        Some(at) => rest.get(at..),
+        // The colon is no port's, so that a password begins here, which ends at the last `@`.
+        None if !is_host(authority) => {
+            Some(rest.rfind('@').and_then(|at| rest.get(at..)).unwrap_or_default())
+        }
+        None => None,
+    };
+    let hidden = if server.is_some() { "***" } else { "" };
+    let server = server.unwrap_or(rest);
+    let (place, query) = server.split_once('?').unwrap_or((server, ""));
+    let query: Vec<String> = query.split('&').map(redact_pair).collect();
+    let mark = if server.contains('?') { "?" } else { "" };
+    format!("{scheme}://{hidden}{place}{mark}{}", query.join("&"))
+}
+
+/// Whether this is a host with a port, if there is a colon, and not the beginning of a password.
+fn is_host(authority: &str) -> bool {
+    let behind = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
+    behind.split_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn redact_pair(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, _)) if name.contains("pass") || name.contains("secret") => format!("{name}=***"),
+        _ => pair.to_owned(),
     }
 }
 
@@ -31,6 +74,16 @@ impl fmt::Debug for RedactedUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A driver's error and what the user can do about it: a source of [`Error::Unreachable`], which has no hint of its own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Hinted {
+    /// What went wrong.
+    pub what: String,
+    /// What to do; empty: nothing.
+    pub hint: String,
 }
 
 /// A broker's or a backend's failure.
@@ -127,6 +180,10 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused { hint, .. } | Self::Full { hint, .. } => Some(hint),
+            Self::Unreachable { source, .. } => source
+                .downcast_ref::<Hinted>()
+                .map(|hinted| hinted.hint.as_str())
+                .filter(|hint| !hint.is_empty()),
             _ => None,
         }
     }
@@ -138,8 +195,25 @@ mod tests {
 
     #[test]
     fn credentials_are_not_displayed() {
-        assert_eq!(RedactedUrl::new("redis://me:p%40ss@host:1/0").to_string(), "redis://***@host:1/0");
-        assert_eq!(RedactedUrl::new("embedded:./rwork.db").to_string(), "embedded:./rwork.db");
-        assert_eq!(RedactedUrl::new("redis://host/a@b").to_string(), "redis://host/a@b");
+        for (url, shown) in [
+            ("redis://me:p%40ss@host:1/0", "redis://***@host:1/0"),
+            ("embedded:./rwork.db", "embedded:./rwork.db"),
+            ("redis://host/a@b", "redis://host/a@b"),
+            ("redis://host:1/a@b?c=d@e", "redis://host:1/a@b?c=d@e"),
+            ("redis://[::1]:1/a@b", "redis://[::1]:1/a@b"),
+            ("redis://:a/b@host/0", "redis://***@host/0"),
+            ("redis://:a?b@host/0", "redis://***@host/0"),
+            ("redis://:a;b@host/0", "redis://***@host/0"),
+            ("redis://a/1;redis://:pw@b/1", "redis://a/1;redis://***@b/1"),
+            ("sentinel://:pw@a;sentinel://:pw@b", "sentinel://***@a;sentinel://***@b"),
+            ("redis://host?password=pw&ssl_cert_reqs=none", "redis://host?password=***&ssl_cert_reqs=none"),
+            (
+                "redis+socket:///run/redis.sock?virtual_host=2",
+                "redis+socket:///run/redis.sock?virtual_host=2",
+            ),
+            ("redis://:pw", "redis://***"),
+        ] {
+            assert_eq!(RedactedUrl::new(url).to_string(), shown, "{url}");
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -48,7 +47,7 @@ pub(crate) struct State {
     /// From the guest's panic hook.
     pub(crate) last_words: Option<String>,
     /// Parsed headers, once asked for.
-    pub(crate) header_index: Option<BTreeMap<String, Box<RawValue>>>,
+    pub(crate) header_index: Option<BTreeMap<String, String>>,
     log_bytes_max: usize,
     output: Option<Arc<Output>>,
     wasi: Option<WasiCtx>,

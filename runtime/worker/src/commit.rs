@@ -28,6 +28,8 @@ pub(crate) struct Commit {
     pub(crate) follow_ups: Vec<Publish>,
     /// Settled last; absent after an early ack, and where nothing ends yet.
     pub(crate) settlement: Option<(Held, Disposition)>,
+    /// Where nothing is settled: the session without which this is pointless.
+    pub(crate) within: Option<Arc<Session>>,
     /// What is counted once it is done; absent where nothing ends yet.
     pub(crate) ending: Option<Ending>,
     /// Told at the end what became of it. Nobody there is fine.
@@ -49,7 +51,7 @@ pub(crate) enum Committed {
 }
 
 impl Commit {
-    /// A record that goes with no ending: STARTED, a custom state.
+    /// A record that goes with no ending.
     pub(crate) fn note(task: (TaskId, TaskName), record: Store) -> Self {
         Self { task: Some(task), records: vec![record], ..Self::default() }
     }
@@ -61,7 +63,8 @@ impl Commit {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.settlement.as_ref().is_some_and(|(held, _)| held.session.is_lost())
+        let settled_in = self.settlement.as_ref().map(|(held, _)| &held.session);
+        settled_in.or(self.within.as_ref()).is_some_and(|session| session.is_lost())
     }
 
     /// The delivery is not ours any more. A success is still worth keeping, since it is final and saves the next worker

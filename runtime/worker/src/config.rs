@@ -49,6 +49,12 @@ pub struct WorkerConfig {
     pub decode_limits: DecodeLimits,
     /// How long records are kept; `None`: for ever. Default one day.
     pub result_expires: Option<Duration>,
+    /// Records also say how their task was called: name, arguments, worker, retries, queue, stamps (`result_extended`).
+    /// Default off.
+    pub result_extended: bool,
+    /// A broker that can't be reached at first is waited for (`broker_connection_retry_on_startup`); one that refuses us
+    /// never is. Default on.
+    pub retry_on_startup: bool,
     /// Outcomes committed together at most, ≥ 1. Default [`SETTLE_BATCH_MAX`].
     pub settle_batch_max: usize,
     /// A redelivered message whose result is stored as SUCCESS is not run again: what follows it is published and it is
@@ -96,6 +102,8 @@ impl WorkerConfig {
             deliveries_max: DELIVERIES_MAX,
             decode_limits: DecodeLimits::default(),
             result_expires: Some(rwork_backend::RESULT_EXPIRES),
+            result_extended: false,
+            retry_on_startup: true,
             settle_batch_max: SETTLE_BATCH_MAX,
             deduplicate_successful: true,
             drain_deadline: None,

@@ -1,6 +1,7 @@
 //! The ways in which a delivery can end, and the one place that decides what the broker is told.
 
 use rwork_broker::{Disposition, Reason};
+use rwork_protocol::Timestamp;
 
 /// How a delivery ends. Each is told apart all the way to the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub(crate) enum Ending {
     Revoked,
     /// Past its `expires`: never started.
     Expired,
-    /// Not due yet: the broker holds it back.
-    Parked,
+    /// Not due yet: the broker holds it back until then.
+    Parked { until: Timestamp },
     /// An earlier delivery of the same message has succeeded.
     Repeated,
     /// It can't be run: unknown, undecodable, over the redelivery cap.
@@ -92,7 +93,8 @@ pub(crate) fn disposition(ending: &Ending, policy: AckPolicy) -> Option<Disposit
         Ending::MemoryLimit | Ending::Trapped => Disposition::Ack,
         Ending::Revoked => Disposition::Ack,
         Ending::Expired => Disposition::Ack,
-        Ending::Parked => Disposition::Ack,
+        // One step: a copy and an ack would be two, and a worker that dies between them would double the task.
+        Ending::Parked { until } => Disposition::Delay(*until),
         Ending::Repeated => Disposition::Ack,
         Ending::Refused(reason) => Disposition::DeadLetter(reason.clone()),
         // The guest is not to blame for a shutdown, so it does not count towards the redelivery cap.
@@ -107,8 +109,6 @@ pub(crate) fn disposition(ending: &Ending, policy: AckPolicy) -> Option<Disposit
 
 #[cfg(test)]
 mod tests {
-    use rwork_protocol::Timestamp;
-
     use super::*;
 
     fn reason(kind: &str) -> Reason {
@@ -142,6 +142,8 @@ mod tests {
         assert_eq!(decide(&Ending::HostFault, policy), Some(Disposition::Requeue));
         assert_eq!(decide(&Ending::ShutDown, policy), Some(Disposition::Release));
         assert_eq!(decide(&Ending::Released, policy), Some(Disposition::Release));
+        let until = Timestamp::from_micros(7);
+        assert_eq!(decide(&Ending::Parked { until }, policy), Some(Disposition::Delay(until)));
     }
 
     #[test]
@@ -182,7 +184,6 @@ mod tests {
             Ending::Replaced,
             Ending::Revoked,
             Ending::Expired,
-            Ending::Parked,
             Ending::Repeated,
         ] {
             assert_eq!(decide(&ending, AckPolicy::default()), Some(Disposition::Ack), "{ending:?}");

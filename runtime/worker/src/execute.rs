@@ -75,7 +75,7 @@ async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Opt
     if request.task.options().track_started
         && let Some(record) = request.started()
     {
-        settler.send(Commit::note(request.label(), record)).await.map_err(|_| NotOurs)?;
+        settler.send(request.note(record)).await.map_err(|_| NotOurs)?;
     }
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
     Ok(held)

@@ -61,12 +61,12 @@ impl<E: Executor> Host for Request<E> {
     async fn progress(&self, state: String, meta: Payload) -> Result<(), HostError> {
         let state = custom_state(&state)?;
         let result = json_value(meta)?;
-        let Some(record) = self.record(state, result, None) else { return Ok(()) };
+        let Some(record) = self.record(state, result, self.children()) else { return Ok(()) };
         let shared = &self.parts.shared;
         // Through the settler, so that it can't overtake STARTED or be overtaken by the outcome.
         let settler = shared.settler.upgrade().ok_or_else(going_down)?;
         let (reply, answer) = oneshot::channel();
-        let note = Commit { reply: Some(reply), ..Commit::note(self.label(), self.store(record)) };
+        let note = Commit { reply: Some(reply), ..self.note(record) };
         settler.send(note).await.map_err(|_| going_down())?;
         match answer.await.map_err(|_| going_down())? {
             Committed::Refused => Err(HostError::TooLarge("the result backend refuses the state".to_owned())),

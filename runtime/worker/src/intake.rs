@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rwork_broker::{Delivery, Publish, Route};
-use rwork_protocol::{DecodeError, Exception, Record, RevokeReason, State, TaskMessage, decode};
+use rwork_backend::Store;
+use rwork_broker::Delivery;
+use rwork_protocol::{
+    DecodeError, Exception, Record, RevokeReason, State, TaskId, TaskMessage, TaskName, decode,
+};
 use rwork_sandbox::JSON;
 
 use crate::commit::{Commit, Held};
@@ -16,7 +19,7 @@ use crate::executor::{Executor, TaskVersion};
 use crate::next;
 use crate::outage::Outage;
 use crate::parts::Parts;
-use crate::request::{Accepted, Request, failure};
+use crate::request::{Accepted, Request};
 use crate::session::{Lost, Session};
 use crate::shared::Shared;
 
@@ -53,7 +56,7 @@ pub(crate) async fn receive(
     session: Arc<Session>,
     max: usize,
 ) -> Result<Vec<Arrived>, Lost> {
-    let deliveries = session.receive(max, Outage::new("receive messages", shared.backoff())).await?;
+    let deliveries = session.receive(max, Outage::of_broker("receive messages", shared.backoff())).await?;
     let limits = &shared.config.decode_limits;
     let look =
         |delivery: Delivery| Arrived { message: decode(&delivery.message, limits), success: None, delivery };
@@ -76,7 +79,7 @@ async fn recall(shared: &Shared, session: &Session, arrived: &mut [Arrived]) -> 
     if ids.is_empty() {
         return Ok(());
     }
-    let mut outage = Outage::new("read results", shared.backoff());
+    let mut outage = Outage::of_backend("read results", shared.backoff());
     loop {
         match shared.backend.get(&ids).await {
             Ok(records) => {
@@ -102,7 +105,7 @@ pub(crate) fn intake<E: Executor>(
     let held = Held { session: Arc::clone(session), delivery };
     let shared = &parts.shared;
     if held.delivery.delivery_count > shared.config.deliveries_max {
-        return Intake::end(too_often(shared, held, message.ok()));
+        return Intake::end(too_often(parts, held, message.ok()));
     }
     let (message, fault) = match message {
         Ok(message) => (message, None),
@@ -114,7 +117,7 @@ pub(crate) fn intake<E: Executor>(
     let Some(task) = parts.executor.lookup(message.headers.task.as_str()) else {
         return Intake::end(unknown(shared, held, &message));
     };
-    let request = Arc::new(Request::new(Arc::clone(parts), message, task, &held.delivery));
+    let request = Arc::new(Request::new(Arc::clone(parts), message, task, &held));
     let (queue, deliveries) = (&request.queue, held.delivery.delivery_count);
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), %queue, deliveries, "task received");
     if let Some(text) = fault {
@@ -140,73 +143,90 @@ pub(crate) fn intake<E: Executor>(
 pub(crate) fn expired<E: Executor>(request: &Request<E>, held: Held) -> Commit {
     tracing::info!(task_id = %request.id(), task_name = %request.name(), "task expired before it could start");
     let exception = Exception::revoked(RevokeReason::Expired);
-    let record = request.record(State::Revoked, exception.encode(), None);
+    let record = request.record(State::Revoked, exception.encode(), request.children());
     let records = record.map(|record| request.store(record)).into_iter().collect();
     end(held, Commit { task: Some(request.label()), records, ..Commit::default() }, Ending::Expired)
 }
 
 /// Not due for a while: back to the broker, which holds it until then, so that it weighs on nobody's memory or lease.
 fn park<E: Executor>(request: &Request<E>, held: Held) -> Commit {
-    let publish = Publish {
-        route: Route::queue(&held.delivery.queue),
-        message: held.delivery.message.clone(),
-        not_before: request.message.headers.eta,
-    };
-    end(
-        held,
-        Commit { task: Some(request.label()), follow_ups: vec![publish], ..Commit::default() },
-        Ending::Parked,
-    )
+    let commit = Commit { task: Some(request.label()), ..Commit::default() };
+    #[cfg(test)]
+    if request.parts.shared.mistake == Some(crate::sim::Mistake::DelayByCopy) {
+        return crate::sim::delay_by_copy(held, commit, request.message.headers.eta);
+    }
+    let until = request.message.headers.eta.unwrap_or_default();
+    end(held, commit, Ending::Parked { until })
 }
 
-fn too_often(shared: &Shared, held: Held, message: Option<TaskMessage>) -> Commit {
+fn too_often<E: Executor>(parts: &Arc<Parts<E>>, held: Held, message: Option<TaskMessage>) -> Commit {
+    let shared = &parts.shared;
     let (count, max) = (held.delivery.delivery_count, shared.config.deliveries_max);
     let detail = format!("expected an outcome within {max} deliveries, this is number {count}");
     let exception = Exception::worker_lost(&format!("Worker exited prematurely: {detail}"));
-    refuse(shared, held, message.as_ref(), "too-many-deliveries", detail, Some(&exception))
+    let kind = "too-many-deliveries";
+    let Some(message) = message else { return refuse(shared, held, None, kind, detail, None) };
+    let name = Some(label(&message));
+    let record = match parts.executor.lookup(message.headers.task.as_str()) {
+        Some(task) => told(&Request::new(Arc::clone(parts), message, task, &held), &exception),
+        None => told_of_stranger(shared, &message, &exception),
+    };
+    refuse(shared, held, name, kind, detail, record)
 }
 
 /// Nobody is told but the dead letters: not even the id can be trusted (`celery-wire.md` §6.2).
 fn undecodable(shared: &Shared, held: Held, error: &DecodeError) -> Commit {
-    let commit = refuse(shared, held, None, error.kind(), error.to_string(), None);
-    Commit { task: error.task_id.clone().zip(error.task.clone()), ..commit }
+    let name = error.task_id.clone().zip(error.task.clone());
+    refuse(shared, held, name, error.kind(), error.to_string(), None)
 }
 
 fn unknown(shared: &Shared, held: Held, message: &TaskMessage) -> Commit {
     let task = &message.headers.task;
     let detail = format!("expected a task that a plugin here has, found `{task}`");
-    refuse(shared, held, Some(message), "unknown-task", detail, Some(&Exception::not_registered(task)))
+    let record = told_of_stranger(shared, message, &Exception::not_registered(task));
+    refuse(shared, held, Some(label(message)), "unknown-task", detail, record)
 }
 
 fn not_accepted<E: Executor>(request: &Request<E>, held: Held) -> Commit {
     let accepts = request.task.options().accepts.0.join("`, `");
     let detail = format!("expected content type `{accepts}`, found `{JSON}`");
     let exception = Exception::new("kombu.exceptions", "ContentDisallowed", &detail);
-    refuse(&request.parts.shared, held, Some(&request.message), "content-refused", detail, Some(&exception))
+    let record = told(request, &exception);
+    refuse(&request.parts.shared, held, Some(request.label()), "content-refused", detail, record)
 }
 
-/// A dead letter, and a FAILURE for whoever waits, where it is known for whom.
+fn label(message: &TaskMessage) -> (TaskId, TaskName) {
+    (message.headers.id.clone(), message.headers.task.clone())
+}
+
+/// A FAILURE for whoever waits for a task that will not run.
+fn told<E: Executor>(request: &Request<E>, exception: &Exception) -> Option<Store> {
+    let record = request.record(State::Failure, exception.encode(), request.children());
+    record.map(|record| request.store(record))
+}
+
+/// The same for a task that is not known here, by what its message says.
+fn told_of_stranger(shared: &Shared, message: &TaskMessage, exception: &Exception) -> Option<Store> {
+    let TaskMessage { headers, properties, .. } = message;
+    (headers.ignore_result != Some(true)).then(|| Store {
+        reply_to: properties.reply_to.clone(),
+        correlation_id: properties.correlation_id.clone(),
+        ..shared.store(shared.failure(headers.id.clone(), exception))
+    })
+}
+
+/// A dead letter, and a record for whoever waits, where it is known for whom.
 fn refuse(
     shared: &Shared,
     held: Held,
-    message: Option<&TaskMessage>,
+    task: Option<(TaskId, TaskName)>,
     kind: &str,
     detail: String,
-    exception: Option<&Exception>,
+    record: Option<Store>,
 ) -> Commit {
-    let headers = message.map(|message| &message.headers);
-    let (id, name) =
-        (headers.map(|headers| headers.id.as_str()), headers.map(|headers| headers.task.as_str()));
+    let (id, name) = task.as_ref().map(|(id, name)| (id.as_str(), name.as_str())).unzip();
     tracing::error!(task_id = id, task_name = name, queue = %held.delivery.queue, "message refused ({kind}): {detail}");
-    let waited_for = message.filter(|message| message.headers.ignore_result != Some(true));
-    let records = waited_for.zip(exception).map(|(message, exception)| {
-        let mut store = shared.store(failure(message.headers.id.clone(), exception, shared.clock.now()));
-        store.reply_to = message.properties.reply_to.clone();
-        store.correlation_id = message.properties.correlation_id.clone();
-        store
-    });
-    let task = headers.map(|headers| (headers.id.clone(), headers.task.clone()));
-    let commit = Commit { task, records: records.into_iter().collect(), ..Commit::default() };
+    let commit = Commit { task, records: record.into_iter().collect(), ..Commit::default() };
     end(held, commit, Ending::Refused(shared.reason(kind, detail)))
 }
 

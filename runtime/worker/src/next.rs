@@ -5,9 +5,9 @@
 use std::sync::PoisonError;
 
 use bytes::Bytes;
-use rwork_canvas::{Next, may_retry};
+use rwork_canvas::{FailedStep, Next, may_retry};
 use rwork_protocol::json::{self, Kind};
-use rwork_protocol::{Exception, Record, RevokeReason, Signature, State};
+use rwork_protocol::{Exception, Extended, Record, RevokeReason, Signature, State};
 use rwork_sandbox::{Failure, JSON, KillReason, Outcome, Payload, Report, Retry, RetryLimit, Trap};
 
 use crate::commit::{Commit, Held};
@@ -20,8 +20,6 @@ use crate::signatures;
 
 /// Module of exceptions that name none.
 const OWN_MODULE: &str = "rwork.errors";
-/// What a record needs beside its result, at most: ids, state, time, digest.
-const RECORD_OVERHEAD: usize = 4096;
 
 /// What one outcome comes to, before it is known what the broker is told.
 pub(crate) struct Effects {
@@ -117,7 +115,7 @@ fn succeed<E: Executor>(request: &Request<E>, result: Payload) -> Effects {
     if let Err(error) = json::check(&result.data) {
         return fail_encoding(request, &format!("expected a result in JSON: {error}"));
     }
-    let limit = request.parts.shared.backend.record_bytes_max().saturating_sub(RECORD_OVERHEAD);
+    let limit = request.parts.shared.backend.record_bytes_max().saturating_sub(request.record_overhead());
     if result.data.len() > limit && !request.ignores_result() {
         return too_large(request, limit, result.data.len());
     }
@@ -130,7 +128,7 @@ fn succeed<E: Executor>(request: &Request<E>, result: Payload) -> Effects {
         Err(error) => return fail_follow_up(request, &chain(&error)),
     };
     let children = children(request, next.children.as_ref());
-    let record = request.record(State::Success, result.data, Some(children));
+    let record = request.record(State::Success, result.data, children);
     Effects {
         ending: Ending::Succeeded,
         commit: Commit {
@@ -184,8 +182,7 @@ pub(crate) fn fail<E: Executor>(
     for error in &next.refused {
         tracing::error!(task_id = %request.id(), task_name = %request.name(), error = %chain(error), "an errback can't be sent");
     }
-    let own =
-        request.record(State::Failure, exception.encode(), Some(children(request, next.children.as_ref())));
+    let own = request.record(State::Failure, exception.encode(), children(request, next.children.as_ref()));
     let own = own.map(|record| Record { traceback: traceback.clone(), ..record });
     let records = own.into_iter().chain(also_failed(request, &next, exception, traceback.as_deref()));
     let detail = exception.to_string();
@@ -206,14 +203,24 @@ fn also_failed<E: Executor>(
     exception: &Exception,
     traceback: Option<&str>,
 ) -> Vec<Record> {
-    let (result, now) = (exception.encode(), request.parts.shared.clock.now());
+    let shared = &request.parts.shared;
     let failed = next.also_fail.iter().map(|step| Record {
         traceback: traceback.map(str::to_owned),
-        date_done: Some(now),
         group_id: step.group_id.clone(),
-        ..Record::new(step.id.clone(), State::Failure, result.clone())
+        extended: shared.config.result_extended.then(|| Box::new(never_called(step))),
+        ..shared.failure(step.id.clone(), exception)
     });
     failed.collect()
+}
+
+fn never_called(step: &FailedStep) -> Extended {
+    Extended {
+        name: Some(step.task.as_str().to_owned()),
+        args: Some(step.args.clone()),
+        kwargs: Some(step.kwargs.clone()),
+        retries: Some(0),
+        ..Extended::default()
+    }
 }
 
 /// A failure, unless the delivery goes back to be run again: then nothing has become of it yet.
@@ -244,7 +251,7 @@ fn trapped<E: Executor>(request: &Request<E>, can_return: bool, trap: Trap) -> E
 
 fn revoked<E: Executor>(request: &Request<E>) -> Effects {
     let exception = Exception::revoked(RevokeReason::Terminated);
-    let record = request.record(State::Revoked, exception.encode(), Some(children(request, None)));
+    let record = request.record(State::Revoked, exception.encode(), children(request, None));
     let records = record.map(|record| request.store(record)).into_iter().collect();
     Effects { ending: Ending::Revoked, commit: Commit { records, ..Commit::default() } }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use rwork_broker::Error;
 use tokio::time::Instant;
 
 use crate::config::BackoffConfig;
@@ -46,25 +47,46 @@ impl Backoff {
 pub(crate) struct Outage {
     /// What can't be done: `store results`.
     act: &'static str,
+    /// Whose fault it is: two servers may be one, and each may fail alone.
+    service: Service,
     since: Option<Instant>,
+    /// What was said last, so that another cause is said too.
+    said: Option<String>,
     backoff: Backoff,
 }
 
 impl Outage {
-    pub(crate) fn new(act: &'static str, backoff: Backoff) -> Self {
-        Self { act, since: None, backoff }
+    /// Of the broker.
+    pub(crate) fn of_broker(act: &'static str, backoff: Backoff) -> Self {
+        Self { act, service: Service::Broker, since: None, said: None, backoff }
     }
 
-    /// It began in a way that somebody else has told.
+    /// Of the result backend.
+    pub(crate) fn of_backend(act: &'static str, backoff: Backoff) -> Self {
+        Self { service: Service::Backend, ..Self::of_broker(act, backoff) }
+    }
+
+    /// It began, which somebody else has told: only another cause than the lost connection is news.
     pub(crate) fn begins(&mut self) {
         self.since.get_or_insert_with(Instant::now);
+        self.said.get_or_insert_with(|| UNREACHABLE.to_owned());
     }
 
-    /// An attempt failed; says how long to wait before the next.
-    pub(crate) fn failed(&mut self, error: &(dyn std::error::Error + 'static)) -> Duration {
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-            tracing::warn!(error = %chain(error), "can't {}: trying again until it works", self.act);
+    /// An attempt failed; says how long to wait before the next. A cause that lasts is told once, another one when it
+    /// takes its place: a server that comes back may have another password.
+    pub(crate) fn failed(&mut self, error: &Error) -> Duration {
+        self.since.get_or_insert_with(Instant::now);
+        let cause = cause_of(error);
+        if self.said.as_ref() != Some(&cause) {
+            let service = self.service.as_str();
+            tracing::warn!(
+                service,
+                error = %chain(error),
+                hint = error.hint(),
+                "can't {}: trying again until it works",
+                self.act
+            );
+            self.said = Some(cause);
         }
         self.backoff.pause()
     }
@@ -72,9 +94,38 @@ impl Outage {
     /// An attempt succeeded.
     pub(crate) fn over(&mut self) {
         if let Some(since) = self.since.take() {
+            self.said = None;
             self.backoff.reset();
-            tracing::info!(outage_ms = since.elapsed().as_millis() as u64, "can {} again", self.act);
+            let (service, outage_ms) = (self.service.as_str(), since.elapsed().as_millis() as u64);
+            tracing::info!(service, outage_ms, "can {} again", self.act);
         }
+    }
+}
+
+/// Which of the two services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Broker,
+    Backend,
+}
+
+impl Service {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Backend => "result backend",
+        }
+    }
+}
+
+/// The cause that passes by itself.
+const UNREACHABLE: &str = "unreachable";
+
+/// What tells causes apart. A server that can't be reached is one cause, however each attempt ends.
+fn cause_of(error: &Error) -> String {
+    match error {
+        Error::Unreachable { .. } | Error::LeaseLost { .. } => UNREACHABLE.to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -107,6 +158,32 @@ mod tests {
         assert!(first[20..].iter().all(|pause| *pause >= config.longest));
         assert_eq!(first, pauses(7));
         assert_ne!(first, pauses(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_cause_is_said_and_the_same_one_is_not() {
+        let backoff = Backoff::new(BackoffConfig::default(), fastrand::Rng::with_seed(1));
+        let mut outage = Outage::of_broker("consume", backoff);
+        let url = rwork_broker::RedactedUrl::new("redis://host");
+        let gone = || Error::Unreachable { url: url.clone(), source: "connection refused".into() };
+        let refused = |why: &str| Error::Refused { url: url.clone(), why: why.into(), hint: String::new() };
+        let mut said = |error: Error| {
+            let before = outage.said.clone();
+            outage.failed(&error);
+            outage.said != before
+        };
+        let told =
+            [gone(), gone(), refused("password"), refused("password"), refused("no such user"), gone()];
+        assert_eq!(told.map(&mut said), [true, false, true, false, true, true]);
+        // What somebody else has told is not told again, but what comes after it is.
+        outage.over();
+        outage.begins();
+        let mut said = |error: Error| {
+            let before = outage.said.clone();
+            outage.failed(&error);
+            outage.said != before
+        };
+        assert_eq!([gone(), refused("password")].map(&mut said), [false, true]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::commit::Commit;
 use crate::ending::{AckPolicy, Ending};
 use crate::error::Error;
 use crate::execute::{Finished, Permit, execute, occupied};
-use crate::executor::{Executor, TaskVersion};
+use crate::executor::Executor;
 use crate::intake::{self, Arrived, Intake, intake};
 use crate::outage::Outage;
 use crate::parts::Parts;
@@ -219,7 +219,7 @@ impl<E: Executor> Pipe<E> {
         if let Some(lease) = shared.broker.capabilities().lease
             && shared.renews()
         {
-            let outage = Outage::new("renew the lease", shared.backoff());
+            let outage = Outage::of_broker("renew the lease", shared.backoff());
             self.keeper.spawn(keep(Arc::clone(&session), lease, outage));
         }
         let queues = shared.config.queues.iter().map(|queue| queue.as_str()).collect::<Vec<_>>().join(",");
@@ -360,8 +360,7 @@ impl<E: Executor> Pipe<E> {
         self.last_start = Instant::now();
         let number = self.number();
         let stop = Stop::default();
-        let late = accepted.request.task.options().acks_late;
-        let session = late.then(|| Arc::clone(&accepted.held.session));
+        let session = accepted.request.session.clone();
         self.running.insert(number, Running { stop: stop.clone(), session });
         self.runs.spawn(execute(accepted, slot, permit, stop, number));
     }

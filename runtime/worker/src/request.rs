@@ -1,17 +1,22 @@
 //! A message that this worker accepted.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rwork_backend::Store;
-use rwork_broker::Delivery;
-use rwork_protocol::{Exception, QueueName, Record, State, TaskId, TaskMessage, TaskName, Timestamp};
+use rwork_protocol::{
+    Extended, QueueName, Record, State, TaskId, TaskMessage, TaskName, Timestamp, guest_headers, json,
+};
 use rwork_sandbox::{Host, Input, Invocation, JSON, RequestInfo, Stop};
 
-use crate::commit::Held;
+use crate::commit::{Commit, Held};
 use crate::executor::{Executor, TaskVersion};
 use crate::parts::Parts;
+use crate::session::Session;
+
+/// What a record needs beside its result and what it tells of the call, at most: ids, state, time, digest.
+const RECORD_OVERHEAD: usize = 4096;
 
 /// A message, the task that it calls, and everything that its steps need. Shared between the pipe and the guest's imports,
 /// for which it is the [`Host`].
@@ -25,6 +30,8 @@ pub(crate) struct Request<E: Executor> {
     pub(crate) queue: QueueName,
     pub(crate) delivery_count: u32,
     pub(crate) redelivered: bool,
+    /// The session whose loss makes the run pointless; `None`: acked before it begins, so it runs to its end.
+    pub(crate) session: Option<Arc<Session>>,
     /// Result tuples of what the guest has sent so far. Pushed by its imports, read once at its end.
     pub(crate) sent: Mutex<Vec<Bytes>>,
 }
@@ -36,17 +43,14 @@ pub(crate) struct Accepted<E: Executor> {
 }
 
 impl<E: Executor> Request<E> {
-    pub(crate) fn new(
-        parts: Arc<Parts<E>>,
-        message: TaskMessage,
-        task: E::Task,
-        delivery: &Delivery,
-    ) -> Self {
+    pub(crate) fn new(parts: Arc<Parts<E>>, message: TaskMessage, task: E::Task, held: &Held) -> Self {
+        let Held { session, delivery } = held;
         Self {
+            session: task.options().acks_late.then(|| Arc::clone(session)),
             parts,
             message,
             task,
-            wire_headers: delivery.message.headers.clone(),
+            wire_headers: guest_headers(&delivery.message.headers),
             queue: delivery.queue.clone(),
             delivery_count: delivery.delivery_count,
             redelivered: delivery.redelivered,
@@ -90,23 +94,44 @@ impl<E: Executor> Request<E> {
     }
 
     /// A record of this task, or nothing where none is kept.
-    pub(crate) fn record(&self, status: State, result: Bytes, children: Option<Bytes>) -> Option<Record> {
+    pub(crate) fn record(&self, status: State, result: Bytes, children: Bytes) -> Option<Record> {
         if !self.keeps(&status) {
             return None;
         }
-        let headers = &self.message.headers;
-        let date_done = status.is_ready().then(|| self.parts.shared.clock.now());
+        let (headers, shared) = (&self.message.headers, &self.parts.shared);
+        let date_done = status.is_ready().then(|| shared.clock.now());
+        let extended = || Box::new(Extended::of(&self.message, &shared.config.node, self.queue.as_str()));
         Some(Record {
             task_id: headers.id.clone(),
             status,
             result,
             traceback: None,
-            children,
+            children: Some(children),
             date_done,
             group_id: headers.group.clone(),
             parent_id: headers.parent_id.as_ref().map(|id| id.as_str().to_owned()),
             component: Some(self.task.digest().to_owned()),
+            extended: shared.config.result_extended.then(extended),
+            other: Vec::new(),
         })
+    }
+
+    /// Result tuples of what the guest has sent so far: one JSON array.
+    pub(crate) fn children(&self) -> Bytes {
+        json::array_of(&self.sent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a record of this task needs beside its result, at most, in bytes.
+    pub(crate) fn record_overhead(&self) -> usize {
+        let call = if self.parts.shared.config.result_extended {
+            let headers = &self.message.headers;
+            let stamps = [&headers.stamped_headers, &headers.stamps];
+            let stamps = stamps.into_iter().flatten().map(Bytes::len).sum::<usize>();
+            self.message.args.len() + self.message.kwargs.len() + stamps
+        } else {
+            0
+        };
+        RECORD_OVERHEAD + call
     }
 
     /// A record on its way to the backend, with what an rpc client needs.
@@ -119,11 +144,17 @@ impl<E: Executor> Request<E> {
         }
     }
 
-    /// `{"pid": …, "hostname": …}` is all that Celery says; a worker's process is nobody's business here, its node is.
-    pub(crate) fn started(&self) -> Option<Store> {
-        let hostname = rwork_protocol::json::string(&self.parts.shared.config.node);
-        let result = rwork_protocol::json::object_of(&[("hostname", hostname)]);
-        self.record(State::Started, result, None).map(|record| self.store(record))
+    /// A record that goes with no ending: STARTED, a custom state. Pointless once the delivery is somebody else's.
+    pub(crate) fn note(&self, record: Record) -> Commit {
+        Commit { within: self.session.clone(), ..Commit::note(self.label(), self.store(record)) }
+    }
+
+    /// The STARTED state, in Celery's words.
+    pub(crate) fn started(&self) -> Option<Record> {
+        let pid = Bytes::from(std::process::id().to_string());
+        let hostname = json::string(&self.parts.shared.config.node);
+        let result = json::object_of(&[("pid", pid), ("hostname", hostname)]);
+        self.record(State::Started, result, self.children())
     }
 
     /// What the sandbox is given. Arguments are slices of the message's body.
@@ -166,9 +197,4 @@ impl<E: Executor> Request<E> {
             expires_unix_ms: headers.expires.map(unix_ms),
         }
     }
-}
-
-/// A FAILURE record for a task that no version of ours stands behind.
-pub(crate) fn failure(id: TaskId, exception: &Exception, now: Timestamp) -> Record {
-    Record { date_done: Some(now), ..Record::new(id, State::Failure, exception.encode()) }
 }

@@ -1,5 +1,7 @@
 //! Next, for a wish to run again: the next attempt, or the failure that remains when none is left.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rwork_canvas::{RetrySpec, may_retry};
 use rwork_plugin::MaxRetries;
@@ -51,8 +53,8 @@ pub(crate) fn retry<E: Executor>(request: &Request<E>, wish: Retry) -> Effects {
     let own_tuple =
         format!("[[[{}, null], null]]", String::from_utf8_lossy(&json::string(request.id().as_str())));
     let children = children(request, Some(&own_tuple.into()));
-    let record =
-        request.record(State::Retry, result, Some(children)).map(|record| Record { traceback, ..record });
+    let traceback = Some(retry_text(traceback.as_deref(), delay, cause.as_ref()));
+    let record = request.record(State::Retry, result, children).map(|record| Record { traceback, ..record });
     Effects {
         ending: Ending::Retried,
         commit: Commit {
@@ -61,6 +63,20 @@ pub(crate) fn retry<E: Executor>(request: &Request<E>, wish: Retry) -> Effects {
             ..Commit::default()
         },
     }
+}
+
+/// Celery's text of a retry: where its cause came from, and `Retry in 4s: ValueError('no luck')`.
+fn retry_text(traceback: Option<&str>, delay: Duration, cause: Option<&Exception>) -> String {
+    let mut text = traceback.map(str::to_owned).unwrap_or_default();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&format!("celery.exceptions.Retry: Retry in {}s", delay.as_secs_f64()));
+    if let Some(cause) = cause {
+        text.push_str(&format!(": {cause}"));
+    }
+    text.push('\n');
+    text
 }
 
 /// What the next attempt is called with.

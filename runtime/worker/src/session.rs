@@ -142,7 +142,7 @@ impl Connector {
     pub(crate) fn new(shared: &Shared) -> Self {
         let config = &shared.config;
         Self {
-            outage: Outage::new("consume", shared.backoff()),
+            outage: Outage::of_broker("consume", shared.backoff()),
             backoff: shared.backoff(),
             options: Consume {
                 queues: config.queues.clone(),
@@ -156,13 +156,14 @@ impl Connector {
     /// A new session.
     ///
     /// # Errors
-    /// Only before the first session, and only when waiting mends nothing: wrong password, wrong URL.
+    /// Only before the first session, and only when waiting mends nothing (wrong password, wrong URL) or is not wanted.
     pub(crate) async fn connect(mut self, shared: Arc<Shared>) -> Result<(Self, Arc<Session>), Error> {
         if self.made {
             sleep(self.backoff.pause()).await;
         }
         loop {
             let began = Instant::now();
+            let patient = |error: &Error| error.is_retryable() && shared.config.retry_on_startup;
             match shared.broker.consume(self.options.clone()).await {
                 Ok(consumer) => {
                     self.outage.over();
@@ -170,7 +171,9 @@ impl Connector {
                     let (node, lost) = (self.options.name.clone(), CancellationToken::new());
                     return Ok((self, Arc::new(Session { consumer, node, began, lost })));
                 }
-                Err(error) if !self.made && !error.is_retryable() => return Err(error),
+                Err(error) if !self.made && !patient(&error) => {
+                    return Err(error);
+                }
                 Err(error) => sleep(self.outage.failed(&error)).await,
             }
         }

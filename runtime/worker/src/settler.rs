@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
+use rwork_backend::Store;
 use rwork_broker::{Disposition, Error, Settled};
-use rwork_protocol::Exception;
+use rwork_protocol::{Exception, Record, TaskId};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::commit::{Commit, Committed};
 use crate::ending::Ending;
 use crate::outage::{Outage, chain};
-use crate::request::failure;
 use crate::session::Session;
 use crate::shared::Shared;
 
@@ -30,9 +30,9 @@ pub(crate) struct Settler {
 impl Settler {
     pub(crate) fn new(shared: Arc<Shared>, inbox: mpsc::Receiver<Commit>) -> Self {
         Self {
-            storing: Outage::new("store results", shared.backoff()),
-            publishing: Outage::new("publish follow-ups", shared.backoff()),
-            settling: Outage::new("settle deliveries", shared.backoff()),
+            storing: Outage::of_backend("store results", shared.backoff()),
+            publishing: Outage::of_broker("publish follow-ups", shared.backoff()),
+            settling: Outage::of_broker("settle deliveries", shared.backoff()),
             shared,
             inbox,
         }
@@ -141,7 +141,7 @@ impl Settler {
         let first_time = commit.became != Committed::Refused;
         commit.became = Committed::Refused;
         commit.follow_ups.clear();
-        commit.records.clear();
+        let refused = std::mem::take(&mut commit.records);
         if commit.ending.is_none() {
             return;
         }
@@ -149,8 +149,7 @@ impl Settler {
         match (&commit.task, &mut commit.settlement) {
             (Some((id, _)), _) if first_time => {
                 let exception = Exception::new("celery.exceptions", "BackendStoreError", &why);
-                let record = failure(id.clone(), &exception, self.shared.clock.now());
-                commit.records.push(self.shared.store(record));
+                commit.records.push(self.instead(&refused, id, &exception));
                 commit.ending = Some(Ending::Failed { reason });
             }
             (_, Some((_, disposition))) => {
@@ -167,16 +166,27 @@ impl Settler {
         let why = chain(error);
         commit.log(|id, name| tracing::error!(task_id = id, task_name = name, error = %why, "the broker refuses what follows"));
         commit.follow_ups.clear();
-        commit.records.clear();
+        let stored = std::mem::take(&mut commit.records);
         let reason = self.shared.reason("follow-up-refused", why.clone());
         if let Some((id, _)) = &commit.task {
             let exception = Exception::new("kombu.exceptions", "OperationalError", &why);
-            let record = failure(id.clone(), &exception, self.shared.clock.now());
-            commit.records.push(self.shared.store(record));
+            commit.records.push(self.instead(&stored, id, &exception));
         }
         if let Some((_, disposition)) = &mut commit.settlement {
             *disposition = Disposition::DeadLetter(reason.clone());
             commit.ending = Some(Ending::Refused(reason));
+        }
+    }
+
+    /// A failure in few bytes in place of the task's own record, for the same reader.
+    fn instead(&self, records: &[Store], id: &TaskId, exception: &Exception) -> Store {
+        let failure = self.shared.failure(id.clone(), exception);
+        match records.iter().find(|store| store.record.task_id == *id) {
+            None => self.shared.store(failure),
+            Some(store) => {
+                let Record { group_id, parent_id, component, .. } = store.record.clone();
+                Store { record: Record { group_id, parent_id, component, ..failure }, ..store.clone() }
+            }
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rwork_backend::{ResultBackend, Store};
 use rwork_broker::{Broker, Reason};
-use rwork_protocol::{Record, TaskId};
+use rwork_protocol::{Exception, Record, State, TaskId};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -82,6 +83,16 @@ impl Shared {
             detail: detail.into(),
             worker: self.config.node.clone(),
             at: self.clock.now(),
+        }
+    }
+
+    /// A FAILURE record for a task that no version of ours stands behind.
+    pub(crate) fn failure(&self, id: TaskId, exception: &Exception) -> Record {
+        Record {
+            children: Some(Bytes::from_static(b"[]")),
+            date_done: Some(self.clock.now()),
+            extended: self.config.result_extended.then(Box::default),
+            ..Record::new(id, State::Failure, exception.encode())
         }
     }
 

@@ -64,7 +64,7 @@ impl Summary {
             Ending::Trapped => &mut self.trapped,
             Ending::Revoked => &mut self.revoked,
             Ending::Expired => &mut self.expired,
-            Ending::Parked => &mut self.parked,
+            Ending::Parked { .. } => &mut self.parked,
             Ending::Repeated => &mut self.repeated,
             Ending::Refused(_) => &mut self.refused,
             Ending::ShutDown => &mut self.shut_down,

@@ -141,7 +141,7 @@ async fn shut_down<E: Executor>(
 
     // Close: whatever is still held goes back.
     if let Some(session) = session {
-        let close = session.close(Outage::new("close the consumer", shared.backoff()));
+        let close = session.close(Outage::of_broker("close the consumer", shared.backoff()));
         if timeout(config.flush_deadline, close).await.is_err() {
             tracing::warn!(node = %config.node, "the broker did not answer: what is held is redelivered when its lease runs out");
         }

@@ -25,6 +25,12 @@ fn configuration() {
     place.write("rwork.toml", "[tasks.\"math.add\"]\ntime_limits = 3\n");
     check("unknown-task-option", &place, &["config"]);
     check("no-such-config", &place, &["config", "--config", "other.toml"]);
+    place.write("rwork.toml", "[broker_transport_options]\nvisibilty_timeout = 60\n");
+    check("unknown-transport-option", &place, &["config"]);
+    place.write("rwork.toml", "[broker_transport_options]\npriority_steps = [9, 0]\n");
+    check("bad-transport-option", &place, &["config"]);
+    place.write("rwork.toml", "accept_content = [\"json\", \"pickle\"]\n");
+    check("pickle", &place, &["config"]);
     place.write("rwork.toml", "");
     check("unknown-key-asked", &place, &["config", "broker_ulr"]);
 }
@@ -50,7 +56,12 @@ fn usage() {
 fn broker_and_backend() {
     let place = Place::new();
     check("unknown-scheme", &place, &["queues", "--broker", "kafka://localhost"]);
-    check("later-scheme", &place, &["queues", "--broker", "redis://me:secret@localhost/0"]);
+    check("later-scheme", &place, &["queues", "--broker", "amqp://me:secret@localhost/vhost"]);
+    check("redis-database", &place, &["queues", "--broker", "redis://me:secret@localhost/mine"]);
+    check("redis-parameter", &place, &["queues", "--broker", "redis://localhost/0?visibility_timeout=5"]);
+    let backend = "rediss://me:secret@localhost/0";
+    check("redis-backend-tls", &place, &["result", "some-id", "--backend", backend]);
+    check("redis-sentinel", &place, &["queues", "--broker", "sentinel://:secret@localhost:26379/0"]);
     check("no-scheme", &place, &["queues", "--broker", "rwork.db"]);
     check("bad-parameter", &place, &["queues", "--broker", "embedded:x.db?syncronous=full"]);
     place.write("file", "not a directory");

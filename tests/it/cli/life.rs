@@ -35,7 +35,7 @@ fn every_layer_of_the_configuration_is_shown() {
 }
 
 /// A place with the `math` plugin.
-fn with_math() -> Place {
+pub(super) fn with_math() -> Place {
     with_plugin("math")
 }
 

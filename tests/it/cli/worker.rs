@@ -24,15 +24,20 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts one with the plugins of `plugins/`, and waits until it consumes.
     pub(super) fn start(place: &Place, arguments: &[&str]) -> Self {
+        let mut worker = Self::spawn(place, arguments);
+        worker.wait_for("ready");
+        worker
+    }
+
+    /// Starts one, whatever becomes of it.
+    pub(super) fn spawn(place: &Place, arguments: &[&str]) -> Self {
         let arguments: Vec<&str> = ["run"].iter().chain(arguments).copied().collect();
         let mut child =
             place.command(&arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (send, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        let mut worker = Self { child, lines, log: Vec::new() };
-        worker.wait_for("ready");
-        worker
+        Self { child, lines, log: Vec::new() }
     }
 
     /// Waits for a line of the log with this text.

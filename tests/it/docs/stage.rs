@@ -49,7 +49,7 @@ impl Stage {
             .current_dir(self.path("work"))
             .env_clear()
             .env("HOME", self.path("home"))
-            .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env("PATH", format!("{}:{}:{path}", self.path("bin").display(), celery().display()))
             .env("COLUMNS", "100")
             .env("NO_COLOR", "1")
             // Compiled components are kept from run to run: they are found by content.
@@ -57,6 +57,11 @@ impl Stage {
         toolchain(&mut command);
         command
     }
+}
+
+/// Programs of the Python environment that `make setup` makes, Celery's newest.
+fn celery() -> PathBuf {
+    target_directory().join("venv/celery-5.7/bin")
 }
 
 fn copy(file: &str, to: &Path) {

@@ -52,6 +52,8 @@ fn record(id: &TaskId, status: State, result: &str) -> Record {
         group_id: None,
         parent_id: None,
         component: None,
+        extended: None,
+        other: Vec::new(),
     }
 }
 

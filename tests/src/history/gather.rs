@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::Context as _;
 use rwork_backend::ResultBackend;
 use rwork_broker::{Broker, DeadLetterQuery};
-use rwork_embedded::Embedded;
 use rwork_protocol::{DecodeLimits, TaskId, Timestamp, decode};
 
 use super::{History, Kill, Line, Producer, Receipt, Word};
@@ -25,21 +24,17 @@ impl History {
         log: &Path,
         kills: Vec<Kill>,
         journal: &Journal,
-        database: &Embedded,
+        broker: &dyn Broker,
+        backend: &dyn ResultBackend,
     ) -> anyhow::Result<Self> {
-        let accepted = producer.accepted;
+        let (accepted, unsure) = (producer.accepted, producer.unsure);
         let numbers: HashMap<TaskId, u64> =
             accepted.iter().map(|(number, id)| (id.clone(), *number)).collect();
-        let mut history = Self { accepted, kills, ..Self::default() };
-        let text =
-            std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
-        history.lines = text
-            .lines()
-            .map(|line| read(line).with_context(|| format!("`{line}` is no line of a task")))
-            .collect::<Result<_, _>>()?;
+        let mut history = Self { accepted, unsure, kills, ..Self::default() };
+        history.lines = lines(log)?;
         history.receipts = journal.so_far().iter().filter_map(|entry| receipt(entry, &numbers)).collect();
-        history.add_records(database).await?;
-        history.add_leftovers(database, &numbers).await?;
+        history.add_records(backend).await?;
+        history.add_leftovers(broker, &numbers).await?;
         Ok(history)
     }
 
@@ -72,6 +67,16 @@ impl History {
             broker.queues().await?.iter().map(|queue| queue.ready + queue.unsettled + queue.delayed).sum();
         Ok(())
     }
+}
+
+/// What the tasks wrote down, in order.
+///
+/// # Errors
+/// When the log can't be read, or holds what is no line of it.
+pub fn lines(log: &Path) -> anyhow::Result<Vec<Line>> {
+    let text = std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
+    let line = |line| read(line).with_context(|| format!("`{line}` is no line of a task"));
+    text.lines().map(line).collect()
 }
 
 /// `start 17 w0-1@site 1795233589898`

@@ -8,6 +8,10 @@ use rwork_protocol::{State, Timestamp};
 
 use super::{History, Line, Receipt, Word};
 
+/// How long a result may be stored, in milliseconds, before its message must be acknowledged, where these are two steps:
+/// many times what it takes on a busy machine, and short beside a lease.
+const ACK_MS: i64 = 3_000;
+
 /// Something that must not have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -36,21 +40,30 @@ pub struct Verdict {
     pub ran_again: usize,
     /// Of these, the ones that had reached their end before the kill, but not their stored result.
     pub ended_unstored: usize,
+    /// Tasks that began again after a kill between their stored result and its ack.
+    pub stored_unacked: usize,
+    /// Lost by a worker of Celery's, as the server's account proves.
+    pub dropped_by_kombu: usize,
+    /// Sent while the server did not answer.
+    pub unsure: usize,
     /// Messages that a killed worker held and another one was handed.
     pub redelivered: usize,
     /// Messages that were handed to another worker although the one that held them lives.
     pub taken_from_the_living: usize,
     /// The most deliveries that one message had.
     pub deliveries_max: u64,
-    /// The longest time from a kill until a message that was held was handed to another worker.
+    /// The longest time from a kill until a message that was held was handed to another worker. Of rwork's workers.
     pub redelivery_max: Duration,
+    /// The same of Celery's workers: its visibility timeout and more.
+    pub celery_redelivery_max: Duration,
     /// The longest time from a kill until a message that was held began elsewhere, where nothing else was killed between.
     pub restart_max: Duration,
 }
 
 /// Judges a history of tasks that all should have succeeded, each with its own number as its result.
 pub fn judge(history: &History) -> Verdict {
-    let mut verdict = Verdict { accepted: history.accepted.len(), ..Verdict::default() };
+    let (accepted, unsure) = (history.accepted.len(), history.unsure.len());
+    let mut verdict = Verdict { accepted, unsure, ..Verdict::default() };
     let starts = history.starts();
     verdict.judge_ends(history, &starts);
     verdict.judge_starts(history, &starts);
@@ -76,6 +89,8 @@ impl Verdict {
                 } else if !starts.contains_key(number) {
                     self.faults.push(Fault::NeverRan(*number));
                 }
+            } else if history.beside.as_ref().is_some_and(|beside| beside.dropped_by_kombu.contains(number)) {
+                self.dropped_by_kombu += 1;
             } else {
                 self.faults.push(Fault::Lost(*number));
             }
@@ -84,7 +99,7 @@ impl Verdict {
 
     fn judge_starts(&mut self, history: &History, starts: &Starts<'_>) {
         for (number, starts) in starts {
-            if !history.accepted.contains_key(number) {
+            if !history.accepted.contains_key(number) && !history.unsure.contains(number) {
                 self.faults.push(Fault::Phantom(*number));
             }
             for pair in starts.windows(2) {
@@ -104,6 +119,10 @@ impl Verdict {
             if let Some(stored) = history.stored(*number)
                 && stored.as_millis() < last.at.as_millis()
             {
+                if earlier.last().is_some_and(|first| history.was_unacked(stored, first, last)) {
+                    self.stored_unacked += 1;
+                    continue;
+                }
                 let why = format!("`{}` ran it although its result was stored", last.node);
                 self.faults.push(Fault::RanTwice(*number, why));
             }
@@ -111,8 +130,8 @@ impl Verdict {
     }
 
     fn judge_waits(&mut self, history: &History, starts: &Starts<'_>) {
-        let mut receipts: BTreeMap<u64, Vec<&Receipt>> = BTreeMap::new();
-        for receipt in &history.receipts {
+        let mut receipts: BTreeMap<u64, Vec<Receipt>> = BTreeMap::new();
+        for receipt in history.receipts.iter().cloned().chain(history.receipts_of_celery()) {
             self.deliveries_max = self.deliveries_max.max(receipt.deliveries);
             receipts.entry(receipt.number).or_default().push(receipt);
         }
@@ -120,12 +139,18 @@ impl Verdict {
             holders.sort_by_key(|receipt| receipt.at);
             for pair in holders.windows(2) {
                 let [holder, next] = pair else { continue };
-                let Some(kill) = history.kill(&holder.node) else {
+                let killed = history.kill(&holder.node);
+                let Some(kill) = killed.filter(|kill| kill.at.as_millis() <= next.at.as_millis()) else {
                     self.taken_from_the_living += 1;
                     continue;
                 };
                 self.redelivered += 1;
-                self.redelivery_max = self.redelivery_max.max(next.at.since(kill.at));
+                let waited = next.at.since(kill.at);
+                if history.is_celery(&holder.node) {
+                    self.celery_redelivery_max = self.celery_redelivery_max.max(waited);
+                    continue;
+                }
+                self.redelivery_max = self.redelivery_max.max(waited);
                 let begun = starts.get(&number).into_iter().flatten().find(|line| line.node == next.node);
                 if let Some(begun) = begun {
                     self.restart_max = self.restart_max.max(begun.at.since(kill.at));
@@ -137,6 +162,9 @@ impl Verdict {
 
 /// Whether the first of two starts was cut short by a kill, and the second came after it.
 fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
+    if history.outage_between(first.at, second.at).is_some() {
+        return Ok(());
+    }
     let kill = history
         .kill(&first.node)
         .ok_or_else(|| format!("`{}`, which ran it first, was not killed", first.node))?;
@@ -152,6 +180,34 @@ fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String>
 impl History {
     fn ended(&self, number: u64, node: &str) -> bool {
         self.lines.iter().any(|line| line.word == Word::End && line.number == number && line.node == node)
+    }
+
+    /// The last kill of the server between two moments.
+    fn outage_between(&self, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
+        let between = from.as_millis()..=to.as_millis();
+        let outages = self.beside.iter().flat_map(|beside| &beside.outages);
+        outages.copied().filter(|outage| between.contains(&outage.as_millis())).max()
+    }
+
+    /// Whether a kill came between the stored result of the first start and its ack, so that there was a second one. Never
+    /// where a result and its ack are one step.
+    fn was_unacked(&self, stored: Timestamp, first: &Line, second: &Line) -> bool {
+        let Some(beside) = &self.beside else { return false };
+        let kills =
+            self.kill(&first.node).map(|kill| kill.at).into_iter().chain(beside.outages.iter().copied());
+        let (least, most) = (stored.as_millis(), (stored.as_millis() + ACK_MS).min(second.at.as_millis()));
+        kills.into_iter().any(|kill| (least..=most).contains(&kill.as_millis()))
+    }
+
+    /// What Celery's workers were handed, as far as it began: they run one message at a time.
+    fn receipts_of_celery(&self) -> impl Iterator<Item = Receipt> {
+        let starts = self.lines.iter().filter(|line| line.word == Word::Start && self.is_celery(&line.node));
+        starts.map(|line| Receipt {
+            number: line.number,
+            node: line.node.clone(),
+            at: line.at,
+            deliveries: 0,
+        })
     }
 
     /// When the stored result was made. A success is never overwritten, so that one older than the last start says that
@@ -194,15 +250,26 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  accepted                        {}", self.accepted)?;
         write!(f, "  faults                          {}", self.faults.len())?;
+        if self.unsure > 0 || self.dropped_by_kombu > 0 {
+            writeln!(f, "\n  sent, and nobody answered       {}", self.unsure)?;
+            write!(f, "  lost by kombu, as proved        {}", self.dropped_by_kombu)?;
+        }
         if self.redelivered == 0 && self.ran_again == 0 {
             return Ok(());
         }
         let (again, unstored) = (self.ran_again, self.ended_unstored);
         writeln!(f, "\n  ran again after a kill          {again} ({unstored} had ended, unstored)")?;
+        if self.stored_unacked > 0 {
+            writeln!(f, "  of these, stored and not acked  {}", self.stored_unacked)?;
+        }
         writeln!(f, "  redelivered after a kill        {}", self.redelivered)?;
         writeln!(f, "  taken from a living worker      {}", self.taken_from_the_living)?;
         writeln!(f, "  deliveries of one message, max  {}", self.deliveries_max)?;
         writeln!(f, "  kill to redelivery, max         {:.2} s", self.redelivery_max.as_secs_f64())?;
+        if !self.celery_redelivery_max.is_zero() {
+            let waited = self.celery_redelivery_max.as_secs_f64();
+            writeln!(f, "  the same of Celery's workers    {waited:.2} s")?;
+        }
         write!(f, "  kill to second start, max       {:.2} s", self.restart_max.as_secs_f64())
     }
 }

@@ -1,6 +1,6 @@
 //! The producer: sends numbered tasks and keeps account of what the broker took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rwork_client::{Client, Error};
 use rwork_protocol::{NewTask, QueueName, TaskId, TaskName};
@@ -17,6 +17,8 @@ pub struct Producer {
     padding: String,
     /// What was accepted so far.
     pub accepted: BTreeMap<u64, TaskId>,
+    /// What was sent when nobody answered.
+    pub unsure: BTreeSet<u64>,
 }
 
 impl Producer {
@@ -33,6 +35,7 @@ impl Producer {
             next: 0,
             padding: String::new(),
             accepted: BTreeMap::new(),
+            unsure: BTreeSet::new(),
         })
     }
 
@@ -60,6 +63,23 @@ impl Producer {
         let ids = self.client.send_many(tasks, &self.queue).await?;
         self.accepted.extend(numbers.into_iter().zip(ids.iter().cloned()));
         Ok(ids)
+    }
+
+    /// The same through an outage: where nobody answers, nobody knows whether the batch arrived, and its numbers are noted
+    /// as such. Returns whether it was accepted.
+    ///
+    /// # Errors
+    /// What the client says, if trying again is of no use.
+    pub async fn send_or_doubt(&mut self, count: u64, spins: u64) -> Result<bool, Error> {
+        let first = self.next;
+        match self.send(count, spins).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_retryable() => {
+                self.unsure.extend(first..self.next);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a task that goes on until the file `gate` is in the history folder.

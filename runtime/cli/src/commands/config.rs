@@ -31,18 +31,21 @@ pub(crate) struct Args {
 }
 
 struct Line {
-    name: &'static str,
+    name: String,
     value: String,
     origin: Origin,
     help: &'static str,
 }
+
+/// What `--explain` says of a driver's own parameter.
+const DRIVERS: &str = "known to the driver; see docs/configuration.md";
 
 /// Prints the settings.
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let config = context.config()?;
     let mut lines = lines(config);
     if let Some(key) = &args.key {
-        lines.retain(|line| line.name == key);
+        lines.retain(|line| line.name == *key);
         let line = lines.first().ok_or_else(|| config.unknown_key(key))?;
         if !context.printer.json() {
             context.printer.line(&line.value);
@@ -66,14 +69,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
 }
 
 fn lines(config: &Config) -> Vec<Line> {
-    KEYS.iter()
-        .map(|key| Line {
-            name: key.name,
-            value: (key.show)(&config.settings),
-            origin: config.origin(key.name).clone(),
-            help: key.help,
-        })
-        .collect()
+    let settings = KEYS.iter().map(|key| Line {
+        name: key.name.to_owned(),
+        value: (key.show)(&config.settings),
+        origin: config.origin(key.name).clone(),
+        help: key.help,
+    });
+    let parameters = config.parameters.iter().map(|parameter| Line {
+        name: parameter.key(),
+        value: parameter.shown().to_owned(),
+        origin: parameter.origin.clone(),
+        help: DRIVERS,
+    });
+    settings.chain(parameters).collect()
 }
 
 fn print(args: &Args, context: &Context, config: &Config, lines: &[Line]) {
@@ -91,7 +99,7 @@ fn print(args: &Args, context: &Context, config: &Config, lines: &[Line]) {
         head,
         lines.iter().map(|line| {
             let value = if line.value.is_empty() { "-".to_owned() } else { line.value.clone() };
-            let mut row = vec![line.name.to_owned(), value, line.origin.to_string()];
+            let mut row = vec![line.name.clone(), value, line.origin.to_string()];
             if args.explain {
                 row.push(line.help.to_owned());
             }

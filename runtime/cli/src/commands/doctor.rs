@@ -2,6 +2,7 @@
 
 mod check;
 mod host;
+mod redis;
 mod services;
 mod tasks;
 
@@ -18,6 +19,7 @@ Changes nothing but to open what a worker would open. Exit status 1 when somethi
 Examples:
   rwork doctor
   rwork doctor --broker embedded:/srv/rwork.db
+  rwork doctor --broker redis://localhost:6379/0
   rwork doctor --json | jq '.[] | select(.state != \"ok\")'";
 
 /// Arguments of `rwork doctor`.

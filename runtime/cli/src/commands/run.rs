@@ -5,6 +5,7 @@
 //! never runs a guest.
 
 mod banner;
+mod connect;
 mod drain;
 mod flags;
 mod signals;
@@ -21,7 +22,7 @@ pub(crate) use flags::Args;
 use signals::Signals;
 
 use crate::context::Context;
-use crate::drivers::{self, Services};
+use crate::drivers::Services;
 use crate::failure::Exit;
 use crate::{logging, wiring};
 
@@ -35,11 +36,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     }
     wiring::check_directories(config)?;
     // From here on a signal is a wish, not the end of the process.
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let sandbox = wiring::sandbox(context, config)?;
     let worker = wiring::worker_config(config, sandbox.config())?;
     let (plugins, report) = Plugins::open(wiring::plugins_config(config)?, sandbox.clone()).await?;
-    let services = drivers::services(config).await?;
+    // Who wants it to leave when there is nothing to do does not want it to wait for a server either.
+    let patient = config.settings.broker_connection_retry_on_startup && !args.drain;
+    let services = tokio::select! {
+        services = connect::services(config, patient) => services?,
+        () = signals.any() => {
+            tracing::info!("told to stop before broker and result backend could be reached");
+            return Ok(Exit::Done.into());
+        }
+    };
     banner::show(context, config, &worker, &services, &plugins, &report);
     // It holds the versions that were loaded first, which are to be freed when they are replaced.
     drop(report);

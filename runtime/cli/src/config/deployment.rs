@@ -1,4 +1,4 @@
-//! The tables of the file that are not settings: `[plugins]`, `[tasks]`, `[limits]`, `[embedded]`.
+//! The tables of the file about plugins and their tasks: `[plugins]`, `[tasks]`, `[limits]`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,10 +7,9 @@ use std::sync::Arc;
 use rwork_plugin::{ByteSize, Ceilings, Deployment, Seconds, TaskOptions, WorkerDefaults};
 use serde::Deserialize;
 
-use super::document::{Item, Table, Value};
+use super::Settings;
+use super::document::Table;
 use super::grants::{self, Lookup, Source};
-use super::raw::Raw;
-use super::{Origin, Settings, wrong};
 use crate::failure::Failure;
 
 /// The tables that the plugin crate reads itself.
@@ -26,8 +25,6 @@ struct Sections {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     deployment: Deployment,
-    /// Parameters of the embedded broker: name, value, origin.
-    pub(super) embedded: Vec<(String, String, Origin)>,
 }
 
 /// Reads the tables of a file.
@@ -35,12 +32,8 @@ pub(super) fn read(path: &Path, text: &str, table: &Table, variables: Lookup<'_>
     let mut tables = Tables::default();
     let base = grants::folder(path);
     let source = Source { path, base: &base, variables };
-    for entry in table {
-        match entry.key.as_str() {
-            "plugins" => tables.deployment.grants = source.plugins(&entry.item)?,
-            "embedded" => tables.embedded = embedded(path, &entry.item)?,
-            _ => {}
-        }
+    for entry in table.iter().filter(|entry| entry.key == "plugins") {
+        tables.deployment.grants = source.plugins(&entry.item)?;
     }
     let sections: Sections = toml::from_str(text).map_err(|error| misfit(path, text, &error))?;
     tables.deployment.tasks = sections.tasks;
@@ -52,23 +45,6 @@ fn misfit(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
     let offset = error.span().map_or(0, |span| span.start);
     let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
     Failure::usage(format!("{}:{line}: {}", path.display(), error.message().replace('\n', " ")))
-}
-
-/// `[embedded]`: parameters that could stand in the URL too. The driver knows which there are.
-fn embedded(path: &Path, item: &Item) -> Result<Vec<(String, String, Origin)>, Failure> {
-    let origin = |line| Origin::File(path.to_path_buf(), line);
-    let Value::Table(entries) = &item.value else {
-        return Err(wrong(&origin(item.line), "embedded", "a table", &Raw::Toml(&item.value)));
-    };
-    entries
-        .iter()
-        .map(|entry| match &entry.item.value {
-            scalar @ (Value::Text(_) | Value::Integer(_) | Value::Float(_)) => {
-                Ok((entry.key.clone(), scalar.to_string(), origin(entry.line)))
-            }
-            other => Err(wrong(&origin(entry.line), &entry.key, "a string or a number", &Raw::Toml(other))),
-        })
-        .collect()
 }
 
 impl Tables {

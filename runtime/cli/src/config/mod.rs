@@ -6,6 +6,7 @@
 mod deployment;
 mod document;
 mod grants;
+mod parameters;
 mod raw;
 mod settings;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use grants::Lookup;
 use raw::Raw;
 use rwork_plugin::Deployment;
 
-pub(crate) use raw::show_bytes;
+pub(crate) use parameters::{BACKEND_TRANSPORT, BROKER_TRANSPORT, EMBEDDED, Parameter, REDIS};
+pub(crate) use raw::{parse_bytes, show_bytes};
 pub(crate) use settings::{KEYS, Settings};
 
 use crate::args::{Global, LogFormat};
@@ -28,8 +30,8 @@ use crate::failure::Failure;
 
 /// Names that the file may have, first that exists wins.
 const FILE_NAMES: &[&str] = &["rwork.toml", ".rwork.toml"];
-/// Tables that the file may have beside the settings.
-const TABLES: &[&str] = &["plugins", "tasks", "limits", "embedded"];
+/// Tables that the file may have beside the settings and those of [`parameters`].
+const TABLES: [&str; 3] = ["plugins", "tasks", "limits"];
 
 /// One setting that a flag sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +86,8 @@ pub(crate) struct Config {
     pub(crate) origins: Vec<Origin>,
     /// Grants, options of single tasks, ceilings.
     pub(crate) deployment: Arc<Deployment>,
-    /// `[embedded]`: name, value and origin of each parameter.
-    pub(crate) embedded: Vec<(String, String, Origin)>,
+    /// What is said to single drivers, in the order of the layers.
+    pub(crate) parameters: Vec<Parameter>,
     /// Things that look wrong but stop nothing.
     pub(crate) warnings: Vec<String>,
 }
@@ -102,7 +104,14 @@ impl Config {
     /// The error about a setting that does not exist.
     pub(crate) fn unknown_key(&self, name: &str) -> Failure {
         let failure = Failure::usage(format!("unknown setting `{name}`"));
-        failure.hint(did_you_mean(name, KEYS.iter().map(|key| key.name)))
+        let keys: Vec<String> = self.parameters.iter().map(Parameter::key).collect();
+        failure
+            .hint(did_you_mean(name, KEYS.iter().map(|key| key.name).chain(keys.iter().map(String::as_str))))
+    }
+
+    /// What is said to one driver.
+    pub(crate) fn parameters(&self, table: &str) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(move |parameter| parameter.table == table)
     }
 
     /// Where a setting comes from.
@@ -183,7 +192,7 @@ fn merge(
         settings: Settings::default(),
         origins: vec![Origin::Default; KEYS.len()],
         deployment: Arc::default(),
-        embedded: Vec::new(),
+        parameters: Vec::new(),
         warnings: Vec::new(),
     };
     let mut tables = deployment::Tables::default();
@@ -200,14 +209,16 @@ fn merge(
     for flag in flags {
         set(&mut config, flag.key, &Raw::Word(&flag.value), Origin::Flag(flag.flag))?;
     }
-    config.embedded = std::mem::take(&mut tables.embedded);
+    parameters::check(&config.parameters)?;
     config.deployment = tables.deployment(&config.settings);
     Ok(config)
 }
 
 fn take_file(config: &mut Config, path: &Path, table: &Table) -> Result<(), Failure> {
     for Entry { key, line, item } in table {
-        if !TABLES.contains(&key.as_str()) {
+        if let Some(table) = parameters::TABLES.into_iter().find(|table| table == key) {
+            config.parameters.extend(parameters::read(path, table, item)?);
+        } else if !TABLES.contains(&key.as_str()) {
             set(config, key, &Raw::Toml(&item.value), Origin::File(path.to_path_buf(), *line))?;
         }
     }
@@ -220,6 +231,10 @@ fn take_variable(config: &mut Config, name: &str, value: &str) -> Result<(), Fai
     if let Some(key) = KEYS.iter().find(|key| key.env() == name) {
         return set(config, key.name, &Raw::Word(value), Origin::Env(name.to_owned()));
     }
+    if let Some(parameter) = parameters::variable(name, value) {
+        parameters::put(&mut config.parameters, parameter);
+        return Ok(());
+    }
     let lower = name.trim_start_matches("RWORK_").to_ascii_lowercase();
     if let Some(near) = nearest(&lower, KEYS.iter().map(|key| key.name)) {
         config
@@ -231,7 +246,7 @@ fn take_variable(config: &mut Config, name: &str, value: &str) -> Result<(), Fai
 
 fn set(config: &mut Config, name: &str, raw: &Raw<'_>, origin: Origin) -> Result<(), Failure> {
     let Some(place) = KEYS.iter().position(|key| key.name == name) else {
-        let known = KEYS.iter().map(|key| key.name).chain(TABLES.iter().copied());
+        let known = KEYS.iter().map(|key| key.name).chain(TABLES).chain(parameters::TABLES);
         return Err(unknown(&origin, "setting", name, known));
     };
     let Some(key) = KEYS.get(place) else { return Ok(()) };

@@ -4,10 +4,14 @@
 
 use std::time::Duration;
 
+use rwork_protocol::{AcceptContent, UnknownContent};
+
 use super::raw::{Expected, Raw, show_bytes};
 
 /// The broker and backend unless configured: one file in the working directory.
 pub(crate) const DEFAULT_URL: &str = "embedded:./rwork.db";
+/// How long a connection to a broker may take to make (Celery's default).
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most threads that may run guests: far above any machine's cores, low enough to catch a slip of the keyboard.
 const CONCURRENCY_MAX: u64 = 1024;
 /// Most invocations that may exist: the sandbox's own bound, which is that of the kernel's memory mappings.
@@ -24,6 +28,12 @@ pub(crate) struct Settings {
     /// None: the broker's URL.
     pub(crate) result_backend: Option<String>,
     pub(crate) result_expires: Option<Duration>,
+    pub(crate) result_extended: bool,
+    /// None: at once, without a limit of ours.
+    pub(crate) broker_connection_timeout: Option<Duration>,
+    pub(crate) broker_connection_retry_on_startup: bool,
+    pub(crate) accept_content: Vec<String>,
+    pub(crate) accept_typed_values: Vec<String>,
     pub(crate) task_default_queue: String,
     pub(crate) task_queues: Vec<String>,
     pub(crate) task_default_priority: Option<u8>,
@@ -58,6 +68,11 @@ impl Default for Settings {
             broker_url: DEFAULT_URL.to_owned(),
             result_backend: None,
             result_expires: Some(rwork_backend::RESULT_EXPIRES),
+            result_extended: false,
+            broker_connection_timeout: Some(CONNECTION_TIMEOUT),
+            broker_connection_retry_on_startup: true,
+            accept_content: vec!["json".to_owned()],
+            accept_typed_values: Vec::new(),
             task_default_queue: "celery".to_owned(),
             task_queues: Vec::new(),
             task_default_priority: None,
@@ -135,6 +150,36 @@ pub(crate) const KEYS: &[Key] = &[
         |url: &Option<String>| url.as_deref().map(redact).unwrap_or_default()
     ),
     key!(result_expires, "seconds that a result is kept; 0: for ever", |raw| raw.seconds(), show_time),
+    key!(
+        result_extended,
+        "store with each result how its task was called: name, arguments, worker, retries, queue",
+        |raw| raw.flag(),
+        show_plain
+    ),
+    key!(
+        broker_connection_timeout,
+        "seconds that a connection to the broker may take to make",
+        |raw| raw.seconds(),
+        show_time
+    ),
+    key!(
+        broker_connection_retry_on_startup,
+        "wait for a broker that can't be reached when a worker starts; false: end",
+        |raw| raw.flag(),
+        show_plain
+    ),
+    key!(
+        accept_content,
+        "serializers that are read: json, msgpack, yaml, auth, or their MIME types; never pickle",
+        read_accept,
+        |names: &Vec<String>| names.join(",")
+    ),
+    key!(
+        accept_typed_values,
+        "types of kombu's typed JSON values that producers have registered; their values are handed on as they are",
+        |raw| raw.texts(),
+        |names: &Vec<String>| names.join(",")
+    ),
     key!(task_default_queue, "queue of tasks that name none", |raw| raw.text(), show_plain),
     key!(
         task_queues,
@@ -246,6 +291,20 @@ pub(crate) const KEYS: &[Key] = &[
         show_option
     ),
 ];
+
+const SERIALIZERS: &str = "out of json, msgpack, yaml, auth";
+
+/// The names as they were given, once all are known.
+fn read_accept(raw: &Raw<'_>) -> Result<Vec<String>, Expected> {
+    let names = raw.texts()?;
+    match AcceptContent::parse(&names) {
+        Ok(_) => Ok(names),
+        Err(UnknownContent::Pickle(_)) => {
+            Err(format!("{SERIALIZERS}; a pickle is never read, since to read one is to run what is in it"))
+        }
+        Err(_) => Err(format!("{SERIALIZERS}, or their MIME types")),
+    }
+}
 
 fn redact(url: &str) -> String {
     rwork_protocol::service::RedactedUrl::new(url).to_string()

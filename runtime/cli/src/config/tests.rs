@@ -74,6 +74,84 @@ fn mistakes_name_the_place_and_what_was_expected() {
         "/etc/rwork.toml:2: expected `lease` to be a string or a number, got `[…]`",
         "",
     );
+    check(
+        "[broker_transport_options]\nvisibilty_timeout = 60",
+        &[],
+        "/etc/rwork.toml:2: [broker_transport_options]: expected a known transport option, not `visibilty_timeout`",
+        "did you mean `visibility_timeout`?",
+    );
+    check(
+        "[result_backend_transport_options]\nsocket_timeout = [1, true]",
+        &[],
+        "/etc/rwork.toml:2: [result_backend_transport_options]: expected `socket_timeout` to be a number of seconds above 0 (not `1,true`)",
+        "",
+    );
+    check(
+        "[redis]\nlease = 60",
+        &[],
+        "/etc/rwork.toml:2: expected `lease` to be a number of seconds in 1..=10, got `60`",
+        "",
+    );
+    check(
+        "[redis]\nleese = 60",
+        &[],
+        "/etc/rwork.toml:2: unknown key of [redis] `leese`",
+        "did you mean `lease`?",
+    );
+    check(
+        "",
+        &[("RWORK_BROKER_TRANSPORT_OPTIONS_PRIORITY_STEP", "0,9")],
+        "RWORK_BROKER_TRANSPORT_OPTIONS_PRIORITY_STEP: [broker_transport_options]: expected a known transport option, not `priority_step`",
+        "did you mean `priority_steps`?",
+    );
+    check(
+        "broker_transport_options = 3",
+        &[],
+        "/etc/rwork.toml:1: expected `broker_transport_options` to be a table, got `3`",
+        "",
+    );
+    check(
+        "accept_content = []",
+        &[],
+        "/etc/rwork.toml:1: expected `accept_content` to be out of json, msgpack, yaml, auth, or their MIME types, got `[…]`",
+        "",
+    );
+    check(
+        "",
+        &[("RWORK_ACCEPT_CONTENT", "json,pickle")],
+        "RWORK_ACCEPT_CONTENT: expected `accept_content` to be out of json, msgpack, yaml, auth; a pickle is never read, since to read one is to run what is in it, got `json,pickle`",
+        "",
+    );
+}
+
+#[test]
+fn the_environment_is_laid_over_the_tables_of_drivers() {
+    let file = "[broker_transport_options]\nvisibility_timeout = 60\npriority_steps = [0, 5]\n\
+                sentinel_kwargs = { password = \"pw\", ssl = true }\n[redis]\nlease = 2";
+    let environment = [
+        ("RWORK_BROKER_TRANSPORT_OPTIONS_VISIBILITY_TIMEOUT", "30"),
+        ("RWORK_BROKER_TRANSPORT_OPTIONS_SENTINEL_KWARGS_USERNAME", "me"),
+        ("RWORK_REDIS_LEASE", "3"),
+        // Somebody else's.
+        ("RWORK_REDIS_SERVER", "/usr/bin/redis-server"),
+    ];
+    let config = layered(file, &environment, &[]).unwrap();
+    let shown =
+        |parameter: &Parameter| format!("{} {} {}", parameter.key(), parameter.shown(), parameter.origin);
+    assert_eq!(
+        config.parameters.iter().map(shown).collect::<Vec<_>>(),
+        [
+            "broker_transport_options.priority_steps 0,5 /etc/rwork.toml:3",
+            "broker_transport_options.sentinel_kwargs.password *** /etc/rwork.toml:4",
+            "broker_transport_options.sentinel_kwargs.ssl true /etc/rwork.toml:4",
+            "broker_transport_options.visibility_timeout 30 \
+             RWORK_BROKER_TRANSPORT_OPTIONS_VISIBILITY_TIMEOUT",
+            "broker_transport_options.sentinel_kwargs.username me \
+             RWORK_BROKER_TRANSPORT_OPTIONS_SENTINEL_KWARGS_USERNAME",
+            "redis.lease 3 RWORK_REDIS_LEASE",
+        ]
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 use rwork_backend::{ResultBackend, Store};
-use rwork_broker::{Broker, Consume, Consumer, Publish, Route};
+use rwork_broker::{Broker, Consume, Consumer, Disposition, Publish, Route, Settled};
 use rwork_embedded::{Clock, Embedded, Options};
 use rwork_protocol::{Message, QueueName, Record, State, TaskId, Timestamp};
 
@@ -82,6 +82,32 @@ async fn a_due_time_is_the_clocks() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_is_not_due_goes_back_in_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Fed::new();
+    let broker = clock.open(folder.path());
+    broker.publish(vec![message("later", None)]).await.unwrap();
+    let consumer = consumer(&broker).await;
+    let delivery = consumer.receive(1).await.unwrap().remove(0);
+    let again = delivery.clone();
+    let delay = Disposition::Delay(clock.now().plus(HOUR));
+    let settled = consumer.settle(vec![delivery.settle(delay)]).await.unwrap();
+    assert_eq!(settled, [Settled::Done]);
+    let info = broker.queues().await.unwrap().remove(0);
+    assert_eq!((info.ready, info.unsettled, info.delayed), (0, 0, 1));
+    // Not ours any more: what is held back can't be ended by its old receipt.
+    let late = consumer.settle(vec![again.settle(Disposition::Ack)]).await.unwrap();
+    assert_eq!(late, [Settled::Lost]);
+    clock.add(micros(HOUR));
+    let due = consumer.receive(1).await.unwrap().remove(0);
+    assert_eq!((&due.message.body[..], due.delivery_count, due.redelivered), (&b"later"[..], 1, false));
+    // A time that has passed: at once.
+    let now = Disposition::Delay(clock.now());
+    assert_eq!(consumer.settle(vec![due.settle(now)]).await.unwrap(), [Settled::Done]);
+    assert_eq!(body(&*consumer).await, (Bytes::from("later"), 1));
+}
+
+#[tokio::test]
 async fn a_clock_set_back_does_not_keep_a_dead_workers_messages() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Fed::new();
@@ -141,6 +167,8 @@ async fn expired_results_are_deleted_from_the_file() {
             group_id: None,
             parent_id: None,
             component: None,
+            extended: None,
+            other: Vec::new(),
         },
         expires,
         reply_to: None,

@@ -83,6 +83,8 @@ fn success(id: &TaskId) -> Store {
         group_id: None,
         parent_id: None,
         component: None,
+        extended: None,
+        other: Vec::new(),
     };
     Store { record, expires: None, reply_to: None, correlation_id: None }
 }

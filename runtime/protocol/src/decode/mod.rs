@@ -1,12 +1,17 @@
 //! From a message to a task message: protocol v2, v1, and the form between them.
 
+mod body;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::content::ContentType;
+use crate::content::AcceptContent;
 use crate::draft::{Draft, Field};
 use crate::error::{DecodeError, Fault};
 use crate::json::{self, Kind, Scanner};
-use crate::{Embed, Message, TaskMessage};
+use crate::{Certificates, Embed, Message, TaskMessage};
 
 /// Largest body that is looked into unless configured otherwise: enough for any sane arguments, and little enough that a
 /// thousand of them in flight fit in memory.
@@ -15,18 +20,38 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// Largest header table that is looked into unless configured otherwise. Celery's own headers take about 3 KiB at most.
 pub const HEADERS_BYTES_MAX: usize = 1 << 20;
 
-/// How large a message may be. How deep it may nest is fixed: [`json::DEPTH_MAX`].
+/// Largest body after decompression, and after transcoding, unless configured otherwise: a sane body shrinks to an eighth.
+pub const DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
+
+/// Which messages are read, and how large they may be. How deep they may nest is fixed: [`json::DEPTH_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Largest body, in bytes. Default: [`BODY_BYTES_MAX`].
+    /// Largest body as it comes, in bytes. Default: [`BODY_BYTES_MAX`].
     pub body_bytes_max: usize,
     /// Largest header table, in bytes. Default: [`HEADERS_BYTES_MAX`].
     pub headers_bytes_max: usize,
+    /// Largest body after decompression, and largest JSON that msgpack or YAML becomes, in bytes. Default:
+    /// [`DECOMPRESSED_BYTES_MAX`].
+    pub decompressed_bytes_max: usize,
+    /// Content types that are taken (Celery's `accept_content`). Default: JSON.
+    pub accept: AcceptContent,
+    /// Who may sign messages, where content type `auth` is taken. Default: nobody.
+    pub signers: Option<Arc<Certificates>>,
+    /// Types of typed values that producers have registered besides kombu's own; their values are handed on as they are.
+    /// Default: none.
+    pub typed_values: Vec<String>,
 }
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { body_bytes_max: BODY_BYTES_MAX, headers_bytes_max: HEADERS_BYTES_MAX }
+        Self {
+            body_bytes_max: BODY_BYTES_MAX,
+            headers_bytes_max: HEADERS_BYTES_MAX,
+            decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+            accept: AcceptContent::default(),
+            signers: None,
+            typed_values: Vec::new(),
+        }
     }
 }
 
@@ -36,25 +61,71 @@ impl Default for DecodeLimits {
 /// - v1: no header `task`, the body an object with `task` and the rest. Naive times count as UTC, whatever `utc` says;
 /// - hybrid: a header `task`, the body an object with `args`; headers win over the body.
 ///
+/// A body that is neither compressed nor of another format than JSON is not copied: arguments are slices of it. Half
+/// characters (`"\ud800"`) are read as U+FFFD.
+///
 /// # Errors
 /// When the message can't become a request. [`DecodeError::into_request`] tells the case in which the task is known, and
 /// must fail rather than vanish.
 pub fn decode(message: &Message, limits: &DecodeLimits) -> Result<TaskMessage, DecodeError> {
     check_size("headers", message.headers.len(), limits.headers_bytes_max)?;
     let mut draft = Draft::default();
-    draft.read_headers(&message.headers)?;
+    let headers = read_headers(&message.headers, &mut draft)?;
     check_size("a body", message.body.len(), limits.body_bytes_max).map_err(|fault| draft.error(fault))?;
-    ContentType::accept(&message.content_type, draft.compression.as_deref())
-        .map_err(|fault| draft.error(fault))?;
+    let body =
+        body::to_json(message, draft.compression.as_deref(), limits).map_err(|fault| draft.error(fault))?;
+    match read_body(&body, &headers, draft, message, limits) {
+        Err(error) => read_repaired(&body, &headers, message, limits, error),
+        read => read,
+    }
+}
 
-    let mut scanner = Scanner::new(&message.body).map_err(|why| draft.error(undecodable(why)))?;
+/// Another try with the body mended, where that is what was wrong with it; else the error that there was.
+#[cold]
+fn read_repaired(
+    body: &Bytes,
+    headers: &Bytes,
+    message: &Message,
+    limits: &DecodeLimits,
+    error: DecodeError,
+) -> Result<TaskMessage, DecodeError> {
+    if !matches!(error.fault, Fault::Undecodable { .. } | Fault::TypedValue(_)) {
+        return Err(error);
+    }
+    let Some(repaired) = json::without_lone_surrogates(body) else { return Err(error) };
+    let mut draft = Draft::default();
+    let headers = read_headers(headers, &mut draft)?;
+    read_body(&repaired, &headers, draft, message, limits)
+}
+
+/// Reads the header table, and returns it, mended if need be.
+#[inline]
+fn read_headers<'a>(headers: &'a Bytes, draft: &mut Draft) -> Result<Cow<'a, Bytes>, DecodeError> {
+    let Err(error) = draft.read_headers(headers) else { return Ok(Cow::Borrowed(headers)) };
+    let Some(repaired) = json::without_lone_surrogates(headers) else { return Err(error) };
+    *draft = Draft::default();
+    draft.read_headers(&repaired)?;
+    Ok(Cow::Owned(repaired))
+}
+
+// Inlined for the draft's sake, which is large and would be moved.
+#[inline(always)]
+fn read_body(
+    body: &Bytes,
+    headers: &Bytes,
+    draft: Draft,
+    message: &Message,
+    limits: &DecodeLimits,
+) -> Result<TaskMessage, DecodeError> {
+    json::check_typed(body, &limits.typed_values).map_err(|why| draft.error(Fault::TypedValue(why)))?;
+    let mut scanner = Scanner::new(body).map_err(|why| draft.error(undecodable(why)))?;
     let kind = scanner.kind().map_err(|why| draft.error(undecodable(why)))?;
     let (draft, body) = match (kind, draft.task.is_some()) {
         (Kind::Array, true) => {
             let body = read_v2(&mut scanner).map_err(|fault| draft.error(fault))?;
             (draft, body)
         }
-        (Kind::Object, true) => read_hybrid(&mut scanner, &message.headers)?,
+        (Kind::Object, true) => read_hybrid(&mut scanner, headers)?,
         (Kind::Object, false) => read_v1(&mut scanner, draft)?,
         (found, false) => {
             let found = format!("neither, the body being {found}");

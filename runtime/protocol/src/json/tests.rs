@@ -119,7 +119,7 @@ fn parsing_keeps_numbers_and_takes_the_last_key() {
     assert_eq!(Value::parse(b"\"x\"").unwrap().as_str(), Some("x"));
 }
 
-fn value() -> impl Strategy<Value = Value> {
+pub(crate) fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),

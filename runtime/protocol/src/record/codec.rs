@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Exception, Record, State};
+use super::extended::{stamp_names, write_entries, write_text};
+use super::{Exception, Extended, Record, State};
 use crate::json::{self, Kind, Scanner, write_string};
-use crate::{TaskId, Timestamp};
+use crate::{CompressionError, TaskId, Timestamp, decompress_stored};
 
 /// Not a record.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum RecordError {
         /// What the parser met, and where.
         why: json::Error,
     },
+    /// It can't be decompressed.
+    #[error("expected a result record that can be decompressed: {0}")]
+    Compression(CompressionError),
     /// A key is missing or has a value that can't be used.
     #[error("expected `{key}` of {what} to be {expected}, found {found}")]
     Shape {
@@ -45,56 +49,68 @@ impl Record {
         write_string(&mut out, self.status.as_str());
         out.extend_from_slice(b", \"result\": ");
         out.extend_from_slice(&self.result);
-        out.extend_from_slice(b", \"traceback\": ");
-        write_text(&mut out, self.traceback.as_deref());
+        write_text(&mut out, ", \"traceback\": ", self.traceback.as_deref());
         out.extend_from_slice(b", \"children\": ");
         out.extend_from_slice(self.children.as_deref().unwrap_or(b"null"));
-        out.extend_from_slice(b", \"date_done\": ");
-        write_text(&mut out, self.date_done.map(Timestamp::to_iso).as_deref());
-        for (key, value) in [
-            (", \"group_id\": ", &self.group_id),
-            (", \"parent_id\": ", &self.parent_id),
-            (", \"component\": ", &self.component),
-        ] {
-            if let Some(text) = value {
-                out.extend_from_slice(key.as_bytes());
-                write_string(&mut out, text);
+        write_text(&mut out, ", \"date_done\": ", self.date_done.map(Timestamp::to_iso).as_deref());
+        for (key, value) in [(", \"group_id\": ", &self.group_id), (", \"parent_id\": ", &self.parent_id)] {
+            if value.is_some() {
+                write_text(&mut out, key, value.as_deref());
             }
         }
-        out.extend_from_slice(b", \"task_id\": ");
-        write_string(&mut out, self.task_id.as_str());
+        if let Some(extended) = &self.extended {
+            extended.write(&mut out);
+        }
+        if self.component.is_some() {
+            write_text(&mut out, ", \"component\": ", self.component.as_deref());
+        }
+        write_entries(&mut out, &self.other);
+        write_text(&mut out, ", \"task_id\": ", Some(self.task_id.as_str()));
         out.push(b'}');
         out.into()
     }
 
     /// Reads a record that any Celery worker may have written. `status` and `task_id` must be there; what only people read
-    /// is taken as absent when it is of the wrong kind; unknown keys are passed over.
+    /// is taken as absent when it is of the wrong kind; unknown keys are kept. Half characters (`"\\ud800"`) are read as
+    /// U+FFFD.
     ///
     /// # Errors
     /// When it is not such a record.
     pub fn decode(record: &Bytes) -> Result<Self, RecordError> {
-        let undecodable = |why| RecordError::Undecodable { what: RECORD, why };
-        let mut scanner = Scanner::new(record).map_err(undecodable)?;
-        let mut parts = Parts::default();
-        let mut key = scanner.first_key(Key::of).map_err(undecodable)?;
-        while let Some(known) = key {
-            let value = scanner.raw().map_err(undecodable)?;
-            parts.put(known, value);
-            key = scanner.next_key(Key::of).map_err(undecodable)?;
+        match read(record) {
+            Err(error @ RecordError::Undecodable { .. }) => match json::without_lone_surrogates(record) {
+                Some(repaired) => read(&repaired),
+                None => Err(error),
+            },
+            decoded => decoded,
         }
-        scanner.finish().map_err(undecodable)?;
-        parts.into_record()
+    }
+
+    /// Reads what a store holds: a record as [`Record::decode`] does, which Celery may have compressed
+    /// (`result_compression`); at most `bytes_max` bytes come out of one that is.
+    ///
+    /// # Errors
+    /// When it can't be decompressed, or is not a record.
+    pub fn decode_stored(stored: &Bytes, bytes_max: usize) -> Result<Self, RecordError> {
+        let record = decompress_stored(stored, bytes_max).map_err(RecordError::Compression)?;
+        Self::decode(&record)
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => write_string(out, text),
-        None => out.extend_from_slice(b"null"),
+fn read(record: &Bytes) -> Result<Record, RecordError> {
+    let undecodable = |why| RecordError::Undecodable { what: RECORD, why };
+    let mut scanner = Scanner::new(record).map_err(undecodable)?;
+    let mut parts = Parts::default();
+    let mut key = scanner.first_key(Key::of).map_err(undecodable)?;
+    while let Some(known) = key {
+        let value = scanner.raw().map_err(undecodable)?;
+        parts.put(known, value);
+        key = scanner.next_key(Key::of).map_err(undecodable)?;
     }
+    scanner.finish().map_err(undecodable)?;
+    parts.into_record()
 }
 
-#[derive(Clone, Copy)]
 enum Key {
     Status,
     Result,
@@ -105,7 +121,19 @@ enum Key {
     ParentId,
     Component,
     TaskId,
-    Unknown,
+    Called(Called),
+    Other(String),
+}
+
+/// A key of extended results.
+enum Called {
+    Name,
+    Args,
+    Kwargs,
+    Worker,
+    Retries,
+    Queue,
+    StampedHeaders,
 }
 
 impl Key {
@@ -120,9 +148,21 @@ impl Key {
             "parent_id" => Self::ParentId,
             "component" => Self::Component,
             "task_id" => Self::TaskId,
-            _ => Self::Unknown,
+            "name" => Self::Called(Called::Name),
+            "args" => Self::Called(Called::Args),
+            "kwargs" => Self::Called(Called::Kwargs),
+            "worker" => Self::Called(Called::Worker),
+            "retries" => Self::Called(Called::Retries),
+            "queue" => Self::Called(Called::Queue),
+            "stamped_headers" => Self::Called(Called::StampedHeaders),
+            other => Self::Other(other.to_owned()),
         }
     }
+}
+
+/// Whether a key has a meaning in every record.
+pub(super) fn is_own_key(key: &str) -> bool {
+    !matches!(Key::of(key), Key::Other(_))
 }
 
 #[derive(Default)]
@@ -136,6 +176,8 @@ struct Parts {
     parent_id: Option<String>,
     component: Option<String>,
     task_id: Option<Bytes>,
+    extended: Option<Box<Extended>>,
+    other: Vec<(String, Bytes)>,
 }
 
 impl Parts {
@@ -152,11 +194,17 @@ impl Parts {
             Key::ParentId => self.parent_id = json::text(&value).ok(),
             Key::Component => self.component = json::text(&value).ok(),
             Key::TaskId => self.task_id = Some(value),
-            Key::Unknown => {}
+            Key::Called(key) => put_called(self.extended.get_or_insert_default(), key, value),
+            Key::Other(key) => self.other.push((key, value)),
         }
     }
 
-    fn into_record(self) -> Result<Record, RecordError> {
+    fn into_record(mut self) -> Result<Record, RecordError> {
+        json::keep_last(&mut self.other);
+        if let Some(extended) = &mut self.extended {
+            let named = extended.stamped_headers.as_ref().map(stamp_names).unwrap_or_default();
+            extended.stamps = self.other.extract_if(.., |(key, _)| named.contains(key)).collect();
+        }
         let status = required(RECORD, "status", "a state", self.status.as_ref())?;
         let task_id = required(RECORD, "task_id", "a task id", self.task_id.as_ref())?;
         let task_id = TaskId::new(&task_id).map_err(|error| RecordError::Shape {
@@ -175,7 +223,22 @@ impl Parts {
             group_id: self.group_id,
             parent_id: self.parent_id,
             component: self.component,
+            extended: self.extended,
+            other: self.other,
         })
+    }
+}
+
+fn put_called(extended: &mut Extended, key: Called, value: Bytes) {
+    let of_kind = |wanted| (Kind::of(&value) == Some(wanted)).then(|| value.clone());
+    match key {
+        Called::Name => extended.name = json::text(&value).ok(),
+        Called::Args => extended.args = of_kind(Kind::Array),
+        Called::Kwargs => extended.kwargs = of_kind(Kind::Object),
+        Called::Worker => extended.worker = json::text(&value).ok(),
+        Called::Retries => extended.retries = std::str::from_utf8(&value).ok().and_then(|n| n.parse().ok()),
+        Called::Queue => extended.queue = json::text(&value).ok(),
+        Called::StampedHeaders => extended.stamped_headers = of_kind(Kind::Array),
     }
 }
 

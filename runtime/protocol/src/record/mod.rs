@@ -2,6 +2,7 @@
 
 mod codec;
 mod exception;
+mod extended;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use crate::{TaskId, Timestamp};
 
 pub use codec::RecordError;
 pub use exception::RevokeReason;
+pub use extended::Extended;
 
 /// A task's state, in Celery's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +113,10 @@ pub struct Record {
     pub parent_id: Option<String>,
     /// Digest of the component that ran it, `sha256:…` (rwork's own field; Celery's clients ignore it).
     pub component: Option<String>,
+    /// How the task was called, where results are extended (Celery's `result_extended`).
+    pub extended: Option<Box<Extended>>,
+    /// Every key that is not among these, in order, its value as JSON.
+    pub other: Vec<(String, Bytes)>,
 }
 
 impl Record {
@@ -126,6 +132,8 @@ impl Record {
             group_id: None,
             parent_id: None,
             component: None,
+            extended: None,
+            other: Vec::new(),
         }
     }
 

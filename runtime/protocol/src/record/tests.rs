@@ -5,11 +5,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{TaskName, json};
+use crate::{Compression, DecodeLimits, Message, TaskName, compress_stored, json};
 
 fn record(text: &str) -> Result<Record, RecordError> {
     Record::decode(&Bytes::copy_from_slice(text.as_bytes()))
 }
+
+/// An extended one of a stamped task in a group, rwork's own field with it.
+const EXTENDED: &str = r#"{"status": "SUCCESS", "result": 6, "traceback": null, "children": [], "date_done": "2026-11-20T10:19:12.791171+00:00", "group_id": "581b042d", "parent_id": "4a6cd562", "name": "wapp.xsum", "args": [[2, 4]], "kwargs": {}, "worker": "w1@host1", "retries": 0, "queue": "celery", "stamped_headers": ["tenant", "trace"], "tenant": "acme", "trace": ["a", "b"], "component": "sha256:00", "task_id": "c74eadbb"}"#;
 
 /// Records of `celery-wire.md` §4.2 and §4.5, as Celery 5.7 stored them.
 const CAPTURED: [&str; 5] = [
@@ -31,6 +34,56 @@ fn captured_records_are_read_and_written_back_byte_for_byte() {
     let decoded = record(extended).unwrap();
     assert_eq!((&*decoded.result, decoded.traceback), (&b"NaN"[..], None));
     assert_eq!(decoded.date_done, Timestamp::parse_iso("2026-11-20T10:19:12Z"));
+}
+
+#[test]
+fn extended_records_keep_every_field() {
+    let decoded = record(EXTENDED).unwrap();
+    assert_eq!(decoded.encode(), EXTENDED);
+    let extended = decoded.extended.unwrap();
+    assert_eq!((extended.name.as_deref(), extended.queue.as_deref()), (Some("wapp.xsum"), Some("celery")));
+    assert_eq!((extended.retries, extended.args.as_deref()), (Some(0), Some(&b"[[2, 4]]"[..])));
+    assert_eq!(extended.stamps.len(), 2);
+    assert!(decoded.other.is_empty());
+    let unknown = r#"{"status": "SUCCESS", "result": 6, "traceback": null, "children": null, "date_done": null, "progress_meta": {"a": NaN}, "task_id": "x"}"#;
+    let decoded = record(unknown).unwrap();
+    assert_eq!((decoded.encode(), decoded.extended), (Bytes::from(unknown), None));
+    // Of a synthetic request Celery knows nothing.
+    let nothing = r#"{"status": "REVOKED", "result": null, "traceback": null, "children": null, "date_done": null, "name": null, "args": null, "kwargs": null, "worker": null, "retries": null, "queue": null, "task_id": "x"}"#;
+    let decoded = record(nothing).unwrap();
+    assert_eq!((decoded.encode(), decoded.extended), (Bytes::from(nothing), Some(Box::default())));
+}
+
+#[test]
+fn a_call_tells_what_an_extended_record_needs() {
+    let headers = r#"{"task": "t", "id": "i", "retries": 2, "stamped_headers": ["a", "status", "gone"], "stamps": {"a": 1, "b": 2, "status": "x"}}"#;
+    let message = Message {
+        headers: Bytes::from(headers),
+        content_type: crate::JSON.to_owned(),
+        body: Bytes::from_static(b"[[1], {\"k\": 2}, null]"),
+        ..Message::default()
+    };
+    let message = crate::decode(&message, &DecodeLimits::default()).unwrap();
+    let extended = Some(Box::new(Extended::of(&message, "w@h", "q")));
+    let text = Record { extended, ..Record::new(message.headers.id, State::Success, "1") }.encode();
+    // Neither is a stamp written that is not named, nor one that would hide the status.
+    let expected = r#"{"status": "SUCCESS", "result": 1, "traceback": null, "children": null, "date_done": null, "name": "t", "args": [1], "kwargs": {"k": 2}, "worker": "w@h", "retries": 2, "queue": "q", "stamped_headers": ["a", "status", "gone"], "a": 1, "task_id": "i"}"#;
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn stored_records_may_be_compressed_and_hold_half_characters() {
+    let whole = record(EXTENDED).unwrap();
+    let stored = compress_stored(EXTENDED.as_bytes(), Compression::Zlib).unwrap();
+    assert_eq!(Record::decode_stored(&stored, 1 << 20).unwrap(), whole);
+    assert_eq!(Record::decode_stored(&Bytes::from(EXTENDED), 0).unwrap(), whole);
+    let error = Record::decode_stored(&stored, 100).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "expected a result record that can be decompressed: expected at most 100 bytes, found more"
+    );
+    let half = record(r#"{"status": "SUCCESS", "result": "\ud800", "task_id": "x"}"#).unwrap();
+    assert_eq!(half.result, r#""\ufffd""#);
 }
 
 #[test]
@@ -120,6 +173,8 @@ proptest! {
         texts in prop::collection::vec(prop::option::of(any::<String>()), 4),
         done in prop::option::of(-1_000_000_000_000_000_i64..4_000_000_000_000_000),
         children in any::<bool>(),
+        extended in any::<bool>(),
+        stamped in any::<bool>(),
     ) {
         let record = Record {
             traceback: texts[0].clone(),
@@ -128,6 +183,17 @@ proptest! {
             group_id: texts[1].clone(),
             parent_id: texts[2].clone(),
             component: texts[3].clone(),
+            extended: extended.then(|| Box::new(Extended {
+                name: texts[0].clone(),
+                args: children.then(|| Bytes::from_static(b"[NaN]")),
+                kwargs: Some(Bytes::from_static(b"{}")),
+                worker: texts[1].clone(),
+                retries: done.map(|done| done as u32),
+                queue: texts[2].clone(),
+                stamped_headers: stamped.then(|| Bytes::from_static(b"[\"s\"]")),
+                stamps: if stamped { vec![("s".to_owned(), Bytes::from_static(b"[1]"))] } else { Vec::new() },
+            })),
+            other: if children { vec![("x".to_owned(), Bytes::from_static(b"1"))] } else { Vec::new() },
             ..Record::new(TaskId::new(id).unwrap(), State::parse(&word), json::string("r"))
         };
         prop_assert_eq!(Record::decode(&record.encode()).unwrap(), record);

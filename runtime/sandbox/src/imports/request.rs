@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
+use jiter::{Jiter, JiterError};
 
 use crate::bindings::rwork::task::request::{Host, Info};
 use crate::state::State;
@@ -30,7 +30,7 @@ impl Host for State {
     }
 
     fn header(&mut self, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.headers().get(&name).map(|value| value.get().to_owned()))
+        Ok(self.headers().get(&name).cloned())
     }
 
     fn header_names(&mut self) -> wasmtime::Result<Vec<String>> {
@@ -40,8 +40,37 @@ impl Host for State {
 
 impl State {
     /// A document that is not one JSON object has no headers.
-    fn headers(&mut self) -> &BTreeMap<String, Box<RawValue>> {
+    fn headers(&mut self) -> &BTreeMap<String, String> {
         let text = &self.call.headers;
-        self.header_index.get_or_insert_with(|| serde_json::from_slice(text).unwrap_or_default())
+        self.header_index.get_or_insert_with(|| index(text).unwrap_or_default())
+    }
+}
+
+/// Each header's value as the JSON that it came in, with `NaN` and `Infinity` where Python wrote them.
+fn index(text: &[u8]) -> Result<BTreeMap<String, String>, JiterError> {
+    let mut jiter = Jiter::new(text).with_allow_inf_nan();
+    let mut index = BTreeMap::new();
+    let mut key = jiter.next_object()?.map(str::to_owned);
+    while let Some(name) = key {
+        let start = jiter.current_index();
+        jiter.next_skip()?;
+        let value = String::from_utf8_lossy(jiter.slice_to_current(start).trim_ascii());
+        index.insert(name, value.into_owned());
+        key = jiter.next_key()?.map(str::to_owned);
+    }
+    jiter.finish()?;
+    Ok(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_kept_as_they_came() {
+        let found = index(br#"{"a": NaN, "b": [1, -Infinity] , "c": "\u00fc", "a": 2}"#).unwrap();
+        let expected = [("a", "2"), ("b", "[1, -Infinity]"), ("c", r#""\u00fc""#)];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        assert!(index(b"[1]").is_err() && index(b"{\"a\": 1} 2").is_err());
     }
 }

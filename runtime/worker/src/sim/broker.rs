@@ -128,6 +128,16 @@ impl World {
         }
     }
 
+    /// Every connection to the broker breaks; from now on it takes new ones, or refuses them.
+    pub(super) fn break_off(&self, refuses: bool) {
+        let mut state = self.lock();
+        state.queue.refuses = refuses;
+        let all: Vec<_> = state.queue.consumers.keys().copied().collect();
+        all.into_iter().for_each(|consumer| state.lose(consumer, End::Cut));
+        drop(state);
+        self.wake();
+    }
+
     /// A worker is gone: its connections break, its leases run out. Unless it died, it should have left nothing.
     pub(super) fn bury(&self, worker: u64, died: bool) {
         let mut state = self.lock();
@@ -229,6 +239,11 @@ impl State {
             Disposition::DeadLetter(reason) => (End::DeadLettered, Fate::Dead(reason)),
             Disposition::Requeue => (End::Requeued, Fate::Open),
             Disposition::Release => (End::Released, Fate::Open),
+            Disposition::Delay(until) => {
+                self.ledger.end(serial, number, End::Parked);
+                self.queue.delayed.insert((until, serial));
+                return Settled::Done;
+            }
         };
         self.ledger.end(serial, number, end);
         if end == End::Requeued {

@@ -70,12 +70,12 @@ fn check_acked(
             .values()
             .any(|other| !std::ptr::eq(other, account) && other.id == account.id && test(other))
     };
-    let went_on = succeeded_by(&|other| {
-        other.retries > account.retries
-            || other.nesting > account.nesting
-            || (other.task == "later" && account.task == "later")
-    });
+    let went_on = succeeded_by(&|other| other.retries > account.retries || other.nesting > account.nesting);
     let ran = account.deliveries.iter().any(|handed| matches!(handed.run, Run::Ended(_)));
+    // Holding a message back is one step, so that no crash makes two of it.
+    if account.task == "later" && succeeded_by(&|_| true) {
+        complain("is there twice".to_owned());
+    }
     match tasks::expect(&account.task) {
         _ if went_on => {}
         Some(Expect::AtMostOnce) => {}

@@ -36,9 +36,14 @@ pub(crate) type ModelRequest = Request<ModelExecutor>;
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With another configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut WorkerConfig)) -> Self {
         let world = World::calm();
         let (settler, inbox) = mpsc::channel(16);
-        let WorkerParts { broker, backend, executor, clock, rng, config } = parts(&world, 4, |_| {});
+        let WorkerParts { broker, backend, executor, clock, rng, config } = parts(&world, 4, change);
         let shared = Arc::new(Shared {
             broker,
             backend,
@@ -79,7 +84,7 @@ impl Bench {
         let held = self.held(message.clone());
         let decoded = decode(&message, &self.parts.shared.config.decode_limits).unwrap();
         let version: ModelTask = crate::Executor::lookup(&self.parts.executor, task).unwrap();
-        let request = Request::new(Arc::clone(&self.parts), decoded, version, &held.delivery);
+        let request = Request::new(Arc::clone(&self.parts), decoded, version, &held);
         (Arc::new(request), held)
     }
 }
@@ -180,6 +185,11 @@ impl Calm {
 
     pub(crate) async fn stopped(mut self) -> Summary {
         self.worker.join_next().await.unwrap().unwrap()
+    }
+
+    /// Breaks the connection to the broker, which then takes new ones, or refuses them.
+    pub(crate) fn break_off(&self, refuses: bool) {
+        self.world.break_off(refuses);
     }
 
     /// Takes the backend away for so long.

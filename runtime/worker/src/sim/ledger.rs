@@ -54,6 +54,8 @@ pub(super) enum End {
     Acked,
     Requeued,
     Released,
+    /// Held back until it is due.
+    Parked,
     DeadLettered,
     /// Its worker died.
     Crashed,
@@ -104,6 +106,7 @@ impl Ledger {
         let run = handed.run;
         handed.end = Some(end);
         let fine = match end {
+            End::Parked => run == Run::No,
             // Never started, or killed by shutdown.
             End::Released => !matches!(run, Run::Started | Run::Ended(Ended::Final | Ended::Returned)),
             End::Requeued => run == Run::Ended(Ended::Returned),

@@ -21,6 +21,8 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rwork_broker::{Delivery, Publish, Route};
+use rwork_protocol::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -28,6 +30,8 @@ use self::backend::ModelBackend;
 use self::broker::ModelBroker;
 use self::executor::ModelExecutor;
 use self::world::World;
+use crate::commit::{Commit, Held};
+use crate::ending::{AckPolicy, Ending};
 use crate::{BackoffConfig, Shutdown, Worker, WorkerConfig, WorkerParts};
 
 /// Seeds of one test run.
@@ -42,6 +46,16 @@ pub(crate) enum Mistake {
     AckBeforeStore,
     /// Leases are not renewed.
     NoRenewal,
+    /// What is not due yet is published as a copy, and then acked.
+    DelayByCopy,
+}
+
+/// [`Mistake::DelayByCopy`].
+pub(crate) fn delay_by_copy(held: Held, commit: Commit, not_before: Option<Timestamp>) -> Commit {
+    let Delivery { queue, message, .. } = &held.delivery;
+    let copy = Publish { route: Route::queue(queue), message: message.clone(), not_before };
+    let commit = Commit { follow_ups: vec![copy], ..commit };
+    commit.ended(Some(held), Ending::Replaced, AckPolicy::default())
 }
 
 /// What one seed came to.

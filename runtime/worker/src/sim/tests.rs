@@ -85,3 +85,8 @@ fn simulation_catches_an_ack_before_the_result_is_stored() {
 fn simulation_catches_a_lease_that_is_not_renewed() {
     complaint(Mistake::NoRenewal, "explained").expect("an unexplained second run (P2)");
 }
+
+#[test]
+fn simulation_catches_a_delay_in_two_steps() {
+    complaint(Mistake::DelayByCopy, "is there twice").expect("a doubled message (P2)");
+}

@@ -20,6 +20,7 @@ fn ended(bench: &Bench, arrived: Arrived) -> (String, Option<State>, usize) {
         Disposition::Ack => "ack".to_owned(),
         Disposition::Requeue => "requeue".to_owned(),
         Disposition::Release => "release".to_owned(),
+        Disposition::Delay(_) => "delay".to_owned(),
         Disposition::DeadLetter(reason) => {
             assert_eq!(reason.worker, "worker1@model");
             assert!(reason.detail.contains("expected"), "{reason:?}");
@@ -84,7 +85,7 @@ async fn what_must_not_run_ends_here() {
     let expired = message("ok", now, |new| new.expires = Some(past));
     assert_eq!(ended(&bench, with(&bench, expired, |_| {})), ("ack".to_owned(), Some(State::Revoked), 0));
     let far = message("ok", now, |new| new.eta = Some(now.plus(Duration::from_secs(60))));
-    assert_eq!(ended(&bench, with(&bench, far, |_| {})), ("ack".to_owned(), None, 1));
+    assert_eq!(ended(&bench, with(&bench, far, |_| {})), ("delay".to_owned(), None, 0));
     // An earlier success: only what follows may be missing.
     let step = r#"[{"task": "ok", "options": {"task_id": "next"}}]"#;
     let chain = message("ok", now, |new| new.embed.chain = Some(step.into()));
@@ -94,18 +95,16 @@ async fn what_must_not_run_ends_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parked_message_is_published_as_it_was_for_when_it_is_due() {
+async fn what_is_not_due_goes_back_in_one_step_until_it_is() {
     let bench = Bench::new().await;
     let due = bench.now().plus(Duration::from_secs(60));
     let later = message("ok", bench.now(), |new| new.eta = Some(due));
-    let arrived = with(&bench, later.clone(), |_| {});
-    let Intake::End(commit) = intake(&bench.parts, &bench.session, arrived) else {
+    let Intake::End(commit) = intake(&bench.parts, &bench.session, with(&bench, later, |_| {})) else {
         panic!("expected an end")
     };
-    assert_eq!(commit.ending, Some(Ending::Parked));
-    assert_eq!(commit.follow_ups[0].message, later);
-    assert_eq!(commit.follow_ups[0].not_before, Some(due));
-    assert_eq!(commit.follow_ups[0].route.routing_key, "celery");
+    assert_eq!(commit.ending, Some(Ending::Parked { until: due }));
+    assert_eq!(commit.settlement.map(|(_, disposition)| disposition), Some(Disposition::Delay(due)));
+    assert!(commit.follow_ups.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

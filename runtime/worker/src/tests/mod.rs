@@ -3,4 +3,5 @@
 mod host;
 mod intake;
 mod next;
+mod records;
 mod worker;

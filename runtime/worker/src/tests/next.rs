@@ -36,6 +36,7 @@ fn told(commit: &Commit) -> String {
         Some(Disposition::Ack) => "ack".to_owned(),
         Some(Disposition::Requeue) => "requeue".to_owned(),
         Some(Disposition::Release) => "release".to_owned(),
+        Some(Disposition::Delay(_)) => "delay".to_owned(),
         Some(Disposition::DeadLetter(reason)) => format!("dead: {}", reason.kind),
     }
 }

@@ -14,6 +14,20 @@ async fn a_broker_that_refuses_is_not_asked_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_was_there_and_refuses_is_asked_until_somebody_has_mended_it() {
+    let world = Calm::start(1, |_| {});
+    let first = world.send("ok", "before");
+    world.until(|world| world.ended(first).is_some()).await;
+    // As when its password is changed.
+    world.break_off(true);
+    let second = world.send("ok", "after");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.ended(second), None);
+    world.break_off(false);
+    world.until(|world| world.ended(second) == Some("acked")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_is_held_than_slots_and_prefetch_allow() {
     let world = Calm::start(2, |config| config.prefetch_multiplier = 3);
     for number in 0..20 {

@@ -4,7 +4,7 @@
 use rwork_protocol::{Record, TaskId};
 
 use super::*;
-use crate::history::Kill;
+use crate::history::{Beside, Kill};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -107,4 +107,61 @@ fn a_message_that_was_held_and_never_begun_is_timed_too() {
     let verdict = judge(&history);
     assert_eq!((verdict.ran_again, verdict.redelivered), (0, 1));
     assert_eq!(verdict.restart_max, Duration::from_millis(4_895));
+}
+
+/// [`killed`], but it was the server that was killed; `b` is Celery's.
+fn cut() -> History {
+    let mut history = killed();
+    history.kills.clear();
+    // Its receipt is the start of its line: it logs elsewhere.
+    history.receipts.pop();
+    let celery = ["b".to_owned()].into();
+    history.beside = Some(Beside { outages: vec![at(105)], celery, ..Beside::default() });
+    history
+}
+
+#[test]
+fn a_killed_server_excuses_what_it_met_and_nothing_else() {
+    assert_eq!(faults(cut(), |_| {}), "");
+    assert_eq!(judge(&cut()).taken_from_the_living, 1);
+    let met = |outage| faults(cut(), |h| h.beside.as_mut().unwrap().outages = vec![at(outage)]);
+    assert!(met(99).contains("was not killed"), "{}", met(99));
+    assert!(met(5_001).contains("was not killed"), "{}", met(5_001));
+}
+
+#[test]
+fn a_stored_result_is_excused_until_its_ack_was_due() {
+    let stored = |millis, outage| {
+        faults(cut(), |h| {
+            store(h, millis);
+            h.beside.as_mut().unwrap().outages = vec![at(outage)];
+        })
+    };
+    assert_eq!(stored(104, 105), "");
+    let late = stored(104, 104 + ACK_MS + 1);
+    assert!(late.contains("although its result was stored"), "{late}");
+}
+
+#[test]
+fn only_what_is_proved_to_be_kombus_loss_is_excused() {
+    let lost = |dropped: &[u64]| {
+        faults(cut(), |h| {
+            h.records.clear();
+            h.lines.clear();
+            h.beside.as_mut().unwrap().dropped_by_kombu = dropped.iter().copied().collect();
+        })
+    };
+    assert_eq!(lost(&[1]), "");
+    assert!(lost(&[2]).contains("task 1 was accepted and lost"));
+}
+
+#[test]
+fn what_nobody_answered_to_may_run_or_not() {
+    let unsure = |h: &mut History| {
+        h.accepted.clear();
+        h.records.clear();
+        h.unsure.insert(1);
+    };
+    assert_eq!(faults(killed(), unsure), "");
+    assert_eq!(faults(killed(), |h| (unsure(h), h.lines.clear()).1), "");
 }

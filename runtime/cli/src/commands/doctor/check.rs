@@ -51,10 +51,10 @@ impl Check {
             State::Failed => (Tone::Bad, "failed"),
         };
         let word = printer.tint(tone, format!("{word:<7}"));
-        printer.line(format!("{word}  {:<13}  {}", self.what, tame(&self.found)));
+        printer.line(format!("{word}  {:<15}  {}", self.what, tame(&self.found)));
         for (place, line) in self.hint.lines().enumerate() {
             let label = if place == 0 { printer.tint(Tone::Strong, "hint:") } else { "     ".to_owned() };
-            printer.line(format!("{:24}{label} {}", "", tame(line)));
+            printer.line(format!("{:26}{label} {}", "", tame(line)));
         }
     }
 

@@ -46,6 +46,11 @@ impl Signals {
         }
     }
 
+    /// Waits for any of them, before there is a worker to stop. Cancel safe.
+    pub(super) async fn any(&mut self) {
+        self.next().await;
+    }
+
     async fn next(&mut self) -> Wish {
         tokio::select! {
             _ = self.interrupt.recv() => Wish::Drain,

@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 use rwork_broker::{Disposition, Reason, Settled, Settlement};
+use rwork_protocol::Timestamp;
 
 use super::{Act, Turn};
 use crate::row;
@@ -51,6 +52,12 @@ fn settle(turn: &mut Turn<'_>, sequence: i64, owner: i64, how: &Disposition) -> 
             turn.rings.messages = true;
             turn.prepare("UPDATE msg SET owner = NULL, tries = tries + 1 WHERE seq = ?1 AND owner = ?2")?
                 .execute(ours)?
+        }
+        Disposition::Delay(until) => {
+            turn.rings.messages = true;
+            let eta = Some(*until).filter(|until| *until > turn.now).map(Timestamp::as_micros);
+            turn.prepare("UPDATE msg SET owner = NULL, eta = ?3 WHERE seq = ?1 AND owner = ?2")?
+                .execute(params![sequence, owner, eta])?
         }
         Disposition::DeadLetter(reason) => {
             bury(turn, sequence, owner, reason)?;

@@ -1,0 +1,112 @@
+//! Storing: one script call for many records, each written with its expiry and told to whoever waits in one step.
+
+use bytes::Bytes;
+use redis::Value;
+use rwork_backend::{Error, Store, Stored};
+
+use super::record;
+use crate::handle::Inner;
+use crate::link::Script;
+
+/// Records stored by one call, so that no call stops the server for long.
+const CALL_RECORDS_MAX: usize = 256;
+/// The same in bytes; a single record may be larger.
+const CALL_BYTES_MAX: usize = 4 << 20;
+/// How often a value that changes under our eyes is looked at again; somebody else writes it, and one more write comes.
+const LOOKS_MAX: usize = 5;
+/// About 100 years: Redis refuses times that overflow its clock.
+const EXPIRY_MS_MAX: u128 = 1 << 42;
+
+static STORE: Script = Script::new(include_str!("store.lua"));
+
+/// A record on its way.
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    value: Bytes,
+    expiry_ms: Option<u64>,
+    /// What stood there when it was looked at, and was no success.
+    seen: Option<Bytes>,
+    became: Option<Stored>,
+}
+
+/// Stores a batch in order.
+pub(super) async fn store(inner: &Inner, batch: &[Store]) -> Result<Vec<Stored>, Error> {
+    let mut entries = batch.iter().map(|store| entry(inner, store)).collect::<Result<Vec<_>, _>>()?;
+    let mut rest = entries.as_mut_slice();
+    while !rest.is_empty() {
+        let (call, others) = rest.split_at_mut(call_length(rest));
+        settle(inner, call).await?;
+        rest = others;
+    }
+    Ok(entries.into_iter().map(|entry| entry.became.unwrap_or(Stored::Kept)).collect())
+}
+
+fn entry(inner: &Inner, store: &Store) -> Result<Entry, Error> {
+    let value = store.record.encode();
+    let (limit, size) = (inner.options.record_bytes_max, value.len());
+    if size > limit {
+        return Err(Error::TooLarge { limit, size });
+    }
+    let milliseconds = |expires: std::time::Duration| expires.as_millis().clamp(1, EXPIRY_MS_MAX);
+    let expiry_ms = store.expires.and_then(|expires| u64::try_from(milliseconds(expires)).ok());
+    Ok(Entry {
+        key: inner.result_keys.record(&store.record.task_id),
+        value,
+        expiry_ms,
+        seen: None,
+        became: None,
+    })
+}
+
+fn call_length(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let fitting = entries.iter().take(CALL_RECORDS_MAX).take_while(|entry| {
+        bytes += entry.value.len();
+        bytes <= CALL_BYTES_MAX
+    });
+    fitting.count().max(1)
+}
+
+/// Calls until each record is written, or a success stands in its place.
+async fn settle(inner: &Inner, entries: &mut [Entry]) -> Result<(), Error> {
+    for look in 0.. {
+        let mut open: Vec<&mut Entry> = entries.iter_mut().filter(|entry| entry.became.is_none()).collect();
+        if open.is_empty() || look == LOOKS_MAX {
+            break;
+        }
+        let answers = call(inner, &open).await?;
+        for (entry, answer) in open.iter_mut().zip(answers) {
+            match answer {
+                Value::Int(1) => entry.became = Some(Stored::Written),
+                Value::BulkString(current) => {
+                    let current = Bytes::from(current);
+                    if record::is_success(&current) {
+                        entry.became = Some(Stored::Kept);
+                    }
+                    entry.seen = Some(current);
+                }
+                _ => entry.became = Some(Stored::Kept),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn call(inner: &Inner, entries: &[&mut Entry]) -> Result<Vec<Value>, Error> {
+    let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    let mut call = STORE.call(&keys);
+    for entry in entries {
+        call.arg(&entry.value[..]);
+        match entry.expiry_ms {
+            Some(expiry) => call.arg(expiry),
+            None => call.arg(""),
+        };
+        match &entry.seen {
+            Some(seen) => call.arg("1").arg(&seen[..]),
+            None => call.arg("").arg(""),
+        };
+    }
+    let answer = inner.commands.script("store results", &call).await?;
+    Ok(answer.into_sequence().unwrap_or_default())
+}

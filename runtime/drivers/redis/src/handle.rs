@@ -1,0 +1,53 @@
+//! The handle of one URL: its connections, shared by everything that this process does there.
+
+use std::sync::Arc;
+
+use rwork_protocol::service::{Error, RedactedUrl};
+
+use crate::backend::{Hub, Keys};
+use crate::broker::BrokerState;
+use crate::link::{Link, Site};
+use crate::options::Options;
+
+/// Broker and result backend on Redis. Cloning shares the connections.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    /// The servers, for people.
+    pub(crate) url: RedactedUrl,
+    /// For everything that answers at once: settling, renewing, publishing, records. Consumers and subscriptions have
+    /// connections of their own.
+    pub(crate) commands: Link,
+    /// What publishers and consumers share.
+    pub(crate) broker: BrokerState,
+    /// The result backend's key names.
+    pub(crate) result_keys: Keys,
+    pub(crate) hub: Hub,
+}
+
+impl Redis {
+    /// Reaches the server: name, socket, TLS, login, version, database. Later connections are made by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Url`] for options out of range; [`Error::Unreachable`] where waiting may help (no address, connection
+    /// refused, no answer within 5 s); [`Error::Refused`] where somebody must mend something (certificate, password,
+    /// permission, database number, not a Redis server, older than 6.2, a replica). Each with a hint of its own.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn connect(options: Options) -> Result<Self, Error> {
+        options.check()?;
+        let site = Arc::new(Site::new(&options)?);
+        let commands = Link::new(Arc::clone(&site));
+        commands.wire().await?;
+        let result_keys = Keys::new(&options.transport.global_keyprefix);
+        let broker = BrokerState::new(&options.transport);
+        let (hub, url) = (Hub::new(site), options.redacted());
+        Ok(Self { inner: Arc::new(Inner { options, url, commands, broker, result_keys, hub }) })
+    }
+}

@@ -1,0 +1,145 @@
+//! One connection: commands, pipelines and scripts over it, until it breaks.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, Value};
+use rwork_protocol::service::{Error, RedactedUrl};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pulse::Pulse;
+use super::script::Call;
+use crate::error;
+
+/// What a server says of itself when we enter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Greeting {
+    /// `7.0.15`
+    pub(crate) version: String,
+    /// `standalone`, `sentinel` or `cluster`.
+    pub(crate) mode: String,
+    /// `master` or `replica`.
+    pub(crate) role: String,
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) driver: AbortOnDropHandle<()>,
+    pub(super) url: RedactedUrl,
+    pub(super) greeting: Greeting,
+    pub(super) patience: Duration,
+    pub(super) pulse: Pulse,
+}
+
+/// One connection, never reconnected. Many tasks may use it at once.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    connection: MultiplexedConnection,
+    /// Moves the bytes; ends when the connection does.
+    driver: AbortOnDropHandle<()>,
+    /// Set by whoever sees that nothing good can come from here any more.
+    broken: AtomicBool,
+    /// The server, for people.
+    pub(crate) url: RedactedUrl,
+    pub(crate) greeting: Greeting,
+    /// How long an answer may take.
+    patience: Duration,
+    pulse: Pulse,
+}
+
+impl Wire {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { connection, driver, url, greeting, patience, pulse } = parts;
+        Self { connection, driver, broken: AtomicBool::new(false), url, greeting, patience, pulse }
+    }
+
+    /// Sends one command; `act` says what for, as in "failed to `act`".
+    ///
+    /// # Cancel safety
+    /// Once sent it is done, whether or not anybody waits.
+    pub(crate) async fn command(&self, act: &str, cmd: &Cmd) -> Result<Value, Error> {
+        self.ask(cmd).await.map_err(|failure| self.explain(act, failure))
+    }
+
+    /// Sends a pipeline; the first error of any of its commands is the error of all.
+    ///
+    /// # Cancel safety
+    /// As [`Wire::command`].
+    pub(crate) async fn pipeline(&self, act: &str, pipe: &Pipeline) -> Result<Vec<Value>, Error> {
+        let mut connection = self.connection.clone();
+        self.patiently(pipe.query_async(&mut connection)).await.map_err(|failure| self.explain(act, failure))
+    }
+
+    /// Calls a script, teaching it to the server first where it is not known.
+    ///
+    /// # Cancel safety
+    /// As [`Wire::command`].
+    pub(crate) async fn script(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
+        let mut answer = self.ask(&call.cmd).await;
+        if answer.as_ref().is_err_and(error::is_unknown_script) {
+            if let Err(failure) = self.ask(&call.script.load()).await {
+                return Err(self.explain(act, failure));
+            }
+            answer = self.ask(&call.cmd).await;
+        }
+        answer.map_err(|failure| self.explain(act, failure))
+    }
+
+    /// Whether the connection is lost: every further call fails.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) || self.driver.is_finished()
+    }
+
+    async fn ask(&self, cmd: &Cmd) -> Result<Value, RedisError> {
+        let mut connection = self.connection.clone();
+        self.patiently(connection.send_packed_command(cmd)).await?.extract_error()
+    }
+
+    async fn patiently<T>(
+        &self,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RedisError> {
+        if self.is_broken() {
+            return Err(error::lost());
+        }
+        let mut answer = pin!(answer);
+        loop {
+            match timeout(self.patience, &mut answer).await {
+                Ok(answer) => return answer,
+                // A long answer on a slow line.
+                Err(_) if self.has_moved_within(self.patience) => {}
+                Err(_) => return Err(error::silent(self.patience)),
+            }
+        }
+    }
+
+    /// How long an answer may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Whether bytes were moved lately.
+    pub(super) fn has_moved_within(&self, time: Duration) -> bool {
+        self.pulse.age() < time
+    }
+
+    /// In the words of the traits. A connection that failed in a way that says nothing good about the next answer is cut,
+    /// so that all who wait on it know at once.
+    fn explain(&self, act: &str, failure: RedisError) -> Error {
+        if error::breaks(&failure) {
+            self.cut();
+        }
+        error::explain(&self.url, act, failure)
+    }
+
+    /// Ends the connection.
+    pub(crate) fn cut(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.driver.abort();
+    }
+}

@@ -1,0 +1,13 @@
+-- Part of `settle` and `restore`: keeps a dead letter.
+--
+-- Expects `dead`: { dead, letters, counts }, and `time` as the server gave it. Ids are in the order of time: its
+-- microseconds, a number within this script, and the caller's random part.
+
+local buried = 0
+local function bury(dead, time, random, queue, letter)
+  local id = string.format('%d%06d-%04d-%s', time[1], time[2], buried, random)
+  buried = buried + 1
+  redis.call('ZADD', dead[1], 0, id)
+  redis.call('HSET', dead[2], id, letter)
+  redis.call('HINCRBY', dead[3], queue, 1)
+end

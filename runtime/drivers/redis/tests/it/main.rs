@@ -1,0 +1,20 @@
+//! The driver against real Redis servers, each started by the test that needs it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a panic is how a test fails"
+)]
+
+mod common;
+mod connecting;
+mod examining;
+mod giving_back;
+mod outages;
+mod peers;
+mod results;
+mod sending;
+mod taking;
+mod tls;

@@ -1,0 +1,133 @@
+//! The table: a figure, its spread over the rounds, its bound. The same shape as `rwork bench` has, whose file it adds to.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+/// What a figure is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bound {
+    /// Nothing.
+    None,
+    /// It should be so much or more.
+    AtLeast(f64),
+    /// It should be so much or less.
+    AtMost(f64),
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    name: String,
+    unit: &'static str,
+    median: f64,
+    low: f64,
+    high: f64,
+    bound: Bound,
+}
+
+/// Every figure of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Report(Vec<Row>);
+
+impl Report {
+    /// Adds a figure from its rounds.
+    pub(crate) fn add(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        mut rounds: Vec<f64>,
+        bound: Bound,
+    ) {
+        rounds.sort_by(f64::total_cmp);
+        let at = |index: usize| rounds.get(index).copied().unwrap_or_default();
+        let (median, low, high) = (at(rounds.len() / 2), at(0), at(rounds.len().saturating_sub(1)));
+        self.0.push(Row { name: name.into(), unit, median, low, high, bound });
+    }
+
+    /// Whether every bound holds for the median.
+    pub(crate) fn all_met(&self) -> bool {
+        self.0.iter().all(Row::is_met)
+    }
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let width = self.0.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        let mut table =
+            format!("\n{:width$} {:>10}  {:>19}  {:4} BOUND", "FIGURE", "MEDIAN", "LOW – HIGH", "UNIT");
+        for row in &self.0 {
+            let bound = match row.bound {
+                Bound::None => String::new(),
+                Bound::AtLeast(bound) => format!("≥ {bound} {}", row.mark()),
+                Bound::AtMost(bound) => format!("≤ {bound} {}", row.mark()),
+            };
+            let range = format!("{} – {}", number(row.low), number(row.high));
+            let (name, unit) = (&row.name, row.unit);
+            // Writing to a string does not fail.
+            let _ =
+                write!(table, "\n{name:width$} {:>10}  {range:>19}  {unit:4} {bound}", number(row.median));
+        }
+        table
+    }
+
+    /// Adds the figures to the document of `rwork bench`, or begins one.
+    pub(crate) fn add_to(&self, path: &Path) -> anyhow::Result<()> {
+        let shown = path.display();
+        let mut document = match std::fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("`{shown}` is no JSON"))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({ "figures": [] }),
+            Err(error) => return Err(error).with_context(|| format!("failed to read `{shown}`")),
+        };
+        let figures = document.get_mut("figures").and_then(Value::as_array_mut);
+        let figures = figures.with_context(|| format!("expected `{shown}` to have `figures`"))?;
+        figures.retain(|figure| {
+            let name = figure.get("name").and_then(Value::as_str);
+            !self.0.iter().any(|row| Some(row.name.as_str()) == name)
+        });
+        figures.extend(self.0.iter().map(Row::document));
+        std::fs::write(path, serde_json::to_string_pretty(&document)?)
+            .with_context(|| format!("failed to write `{shown}`"))
+    }
+}
+
+impl Row {
+    fn is_met(&self) -> bool {
+        match self.bound {
+            Bound::None => true,
+            Bound::AtLeast(bound) => self.median >= bound,
+            Bound::AtMost(bound) => self.median <= bound,
+        }
+    }
+
+    fn mark(&self) -> &'static str {
+        if self.is_met() { "ok" } else { "MISSED" }
+    }
+
+    fn document(&self) -> Value {
+        let (at_least, at_most) = match self.bound {
+            Bound::None => (None, None),
+            Bound::AtLeast(bound) => (Some(bound), None),
+            Bound::AtMost(bound) => (None, Some(bound)),
+        };
+        json!({
+            "name": self.name,
+            "unit": self.unit,
+            "median": self.median,
+            "low": self.low,
+            "high": self.high,
+            "at_least": at_least,
+            "at_most": at_most,
+            "met": self.is_met(),
+        })
+    }
+}
+
+/// Three digits that matter, or all before the point.
+fn number(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        medium if medium >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

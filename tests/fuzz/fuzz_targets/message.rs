@@ -1,0 +1,7 @@
+//! Fuzzes the decoder of task messages, whole.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rwork_protocol::fuzzing;
+
+fuzz_target!(|data: &[u8]| rwork_fuzz::run(fuzzing::message, fuzzing::CAP, data));

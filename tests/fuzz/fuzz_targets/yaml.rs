@@ -1,0 +1,7 @@
+//! Fuzzes the decoder of YAML bodies.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rwork_protocol::fuzzing;
+
+fuzz_target!(|data: &[u8]| rwork_fuzz::run(fuzzing::yaml, fuzzing::CAP, data));

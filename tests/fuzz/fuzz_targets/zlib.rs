@@ -1,0 +1,7 @@
+//! Fuzzes the decoder of zlib and gzip streams.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rwork_protocol::fuzzing;
+
+fuzz_target!(|data: &[u8]| rwork_fuzz::run(fuzzing::zlib, fuzzing::CAP, data));

@@ -1,0 +1,42 @@
+//! Celery's own clients and workers against rwork, on a real Redis: the conformance checklist of the wire reference, one
+//! test for each item, named by its number, and what a user does with it.
+//!
+//! Parts of items that are about events and remote control come with those.
+
+mod leftovers;
+mod lifecycle;
+mod messages;
+mod options;
+mod reconnect;
+mod results;
+mod sample;
+mod sharing;
+mod transport;
+
+use rwork_tests::celery::Client;
+use rwork_tests::python::Version;
+use rwork_tests::stage::{self, Stage};
+use serde_json::Value;
+
+/// A client of the shared stage, which one rwork worker with default settings serves.
+async fn client(version: Version) -> anyhow::Result<Client> {
+    Ok(stage::shared().await?.client_of(version).await?)
+}
+
+/// Runs Python with a client of each of these versions on the shared stage, and compares what it returns.
+async fn each(versions: &[Version], code: &str, expected: Value) -> anyhow::Result<()> {
+    for version in versions {
+        let client = client(*version).await?;
+        let found = stage::shared().await?.test(async { Ok(client.eval(code).await?) }).await?;
+        assert_eq!(found, expected, "with Celery {}", version.number());
+    }
+    Ok(())
+}
+
+/// The kinds of the dead letters, in order, when nothing is left to do.
+async fn kinds_of_the_dead(stage: &Stage) -> anyhow::Result<Vec<String>> {
+    stage.settled().await?;
+    let letters = stage.dead().await?;
+    let kind = |letter: &Value| letter["reason"]["kind"].as_str().map(str::to_owned);
+    letters.iter().map(kind).collect::<Option<_>>().ok_or_else(|| anyhow::anyhow!("no kind: {letters:?}"))
+}
