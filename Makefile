@@ -58,7 +58,7 @@ bench: wasm-target servers ## measure, rwork alone and beside its peers; prints 
 	$(CARGO) bench --locked --workspace --bench redis -- --json-file $(CURDIR)/bench.json
 
 chaos: plugins servers ## the long failure runs: kills, outages, delays, hot reloads, a full disk, simulation with many seeds
-	RWORK_CHAOS=full $(CARGO) test --locked --release -p rwork-tests -p rwork-worker -- chaos delayed simulation hot_reload disk_full hostile::output
+	RWORK_CHAOS=full $(CARGO) test --locked --release -p rwork-tests -p rwork-worker -- chaos delayed simulation hot_reload disk_full hostile::output celery::sharing celery::leftovers
 
 clean: ## delete what was built
 	$(CARGO) clean

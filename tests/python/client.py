@@ -12,6 +12,7 @@ import base64
 import datetime
 import decimal
 import faulthandler
+import gc
 import json
 import math
 import queue
@@ -106,6 +107,10 @@ class Lane(threading.Thread):
 def main():
     # `kill -USR1` shows where each thread is.
     faulthandler.register(signal.SIGUSR1)
+    # An AsyncResult whose exception was raised is collected at any moment of any thread, and unsubscribes then: redis-py
+    # before 6 waits for ever if that moment holds its own lock. The process lives for a minute, and results are freed
+    # without the collector where there is no such cycle.
+    gc.disable()
     lanes = {}
     answer({"celery": celery.__version__, "kombu": kombu.__version__})
     for line in sys.stdin:

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
@@ -15,12 +16,14 @@ use tokio::runtime::Runtime;
 use crate::celery::{Client, Pool, PythonWorker};
 use crate::guests::{guest, target_directory};
 use crate::journal::{Entry, Journal};
-use crate::process::WorkerProcess;
+use crate::process::{WorkerProcess, is_full_run};
 use crate::python::{Raised, Version};
 use crate::redis::RedisServer;
 
 /// Longer than any test here takes on a busy machine; only a hang meets it.
-const HANG: std::time::Duration = std::time::Duration::from_secs(120);
+const HANG: Duration = Duration::from_secs(120);
+/// The same for the long runs, with a hundred times the tasks.
+const HANG_OF_FULL_RUN: Duration = Duration::from_secs(1800);
 /// How many lines of the workers' logs are shown when a test fails.
 const LAST_WORDS: usize = 60;
 
@@ -331,7 +334,8 @@ pub async fn unless_it_hangs<T>(
         let last = entries.len().saturating_sub(LAST_WORDS);
         entries.iter().skip(last).map(Entry::to_string).collect::<Vec<_>>().join("\n")
     };
-    match tokio::time::timeout(HANG, test).await {
+    let hang = if is_full_run() { HANG_OF_FULL_RUN } else { HANG };
+    match tokio::time::timeout(hang, test).await {
         Ok(outcome) => outcome.with_context(|| format!("the rwork workers' last words:\n{}", said())),
         Err(_) => anyhow::bail!("it hangs; the rwork workers' last words:\n{}", said()),
     }

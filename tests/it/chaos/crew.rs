@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 const VISIBILITY_TIMEOUT: u32 = 6;
 /// And is looked for so often, in seconds; kombu's default is 100.
 const RESTORE_INTERVAL: u32 = 1;
+/// A worker that is killed while it restores keeps all others from it for so many seconds; kombu's default is 300.
+const MUTEX_EXPIRE: u32 = 3;
 
 /// Where they all work.
 #[derive(Debug)]
@@ -40,7 +42,8 @@ impl Ground {
         let site = Site::new()?;
         site.configure(&format!(
             "[broker_transport_options]\nvisibility_timeout = {VISIBILITY_TIMEOUT}\n\
-             unacked_restore_interval = {RESTORE_INTERVAL}\nunacked_restore_throttle = 1"
+             unacked_restore_interval = {RESTORE_INTERVAL}\nunacked_restore_throttle = 1\n\
+             unacked_mutex_expire = {MUTEX_EXPIRE}"
         ))?;
         Ok(Self { site, server, journal: journal.clone() })
     }
@@ -68,6 +71,7 @@ impl Ground {
                         "visibility_timeout": VISIBILITY_TIMEOUT,
                         "unacked_restore_interval": RESTORE_INTERVAL,
                         "unacked_restore_throttle": 1,
+                        "unacked_mutex_expire": MUTEX_EXPIRE,
                     },
                 });
                 let folder = self.site.history();

@@ -54,6 +54,8 @@ pub struct Verdict {
     pub deliveries_max: u64,
     /// The longest time from a kill until a message that was held was handed to another worker. Of rwork's workers.
     pub redelivery_max: Duration,
+    /// Which one that was, for people.
+    pub slowest: String,
     /// The same of Celery's workers: its visibility timeout and more.
     pub celery_redelivery_max: Duration,
     /// The longest time from a kill until a message that was held began elsewhere, where nothing else was killed between.
@@ -150,7 +152,11 @@ impl Verdict {
                     self.celery_redelivery_max = self.celery_redelivery_max.max(waited);
                     continue;
                 }
-                self.redelivery_max = self.redelivery_max.max(waited);
+                if waited > self.redelivery_max {
+                    self.redelivery_max = waited;
+                    let (from, to, at) = (&holder.node, &next.node, kill.at.to_iso());
+                    self.slowest = format!("task {number}, from `{from}`, killed at {at}, to `{to}`");
+                }
                 let begun = starts.get(&number).into_iter().flatten().find(|line| line.node == next.node);
                 if let Some(begun) = begun {
                     self.restart_max = self.restart_max.max(begun.at.since(kill.at));
@@ -266,6 +272,7 @@ impl fmt::Display for Verdict {
         writeln!(f, "  taken from a living worker      {}", self.taken_from_the_living)?;
         writeln!(f, "  deliveries of one message, max  {}", self.deliveries_max)?;
         writeln!(f, "  kill to redelivery, max         {:.2} s", self.redelivery_max.as_secs_f64())?;
+        writeln!(f, "    {}", self.slowest)?;
         if !self.celery_redelivery_max.is_zero() {
             let waited = self.celery_redelivery_max.as_secs_f64();
             writeln!(f, "  the same of Celery's workers    {waited:.2} s")?;
