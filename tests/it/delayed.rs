@@ -99,7 +99,7 @@ async fn run(scale: &Scale) -> anyhow::Result<()> {
 fn start(site: &Site, server: &RedisServer, slots: &str) -> anyhow::Result<Child> {
     let mut command = rwork_in(site.path());
     let url = server.url(0);
-    command.args(["run", "-l", "warn", "-c", slots, "--broker", &url, "--backend", &url]);
+    command.args(["run", "-l", "warn", "--quiet", "-c", slots, "--broker", &url, "--backend", &url]);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     Command::from(command).kill_on_drop(true).spawn().context("failed to start `rwork run`")
 }
