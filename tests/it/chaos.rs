@@ -68,7 +68,11 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
     verdict.clean()?;
     anyhow::ensure!(verdict.accepted as u64 == scale.tasks, "expected {} accepted tasks", scale.tasks);
     anyhow::ensure!(verdict.redelivered > 0, "no kill met a worker that held a message: nothing was shown");
-    anyhow::ensure!(verdict.redelivery_max <= REDELIVERY_MAX, "redelivery took {:?}", verdict.redelivery_max);
+    // The short form runs beside other tests on a busy machine: it judges no times.
+    if is_full_run() {
+        let took = verdict.redelivery_max;
+        anyhow::ensure!(took <= REDELIVERY_MAX, "redelivery took {took:?}");
+    }
     let damage = database.check_integrity().await?;
     anyhow::ensure!(damage.is_empty(), "the database is damaged: {damage:?}");
     Ok(())

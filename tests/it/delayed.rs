@@ -138,8 +138,11 @@ async fn parked(redis: &mut MultiplexedConnection) -> anyhow::Result<u64> {
 }
 
 async fn is_empty(redis: &mut MultiplexedConnection) -> anyhow::Result<bool> {
-    let (ready, held): (u64, u64) = redis::pipe().llen("celery").hlen("unacked").query_async(redis).await?;
-    Ok(ready + held + parked(redis).await? == 0)
+    // In one step: what is due moves between them.
+    let mut all = redis::pipe();
+    all.atomic().llen("celery").hlen("unacked").zcard("rwork.delayed.celery");
+    let (ready, held, parked): (u64, u64, u64) = all.query_async(redis).await?;
+    Ok(ready + held + parked == 0)
 }
 
 /// How late each began, in milliseconds, the least first.
