@@ -11,6 +11,7 @@ mod reconnect;
 mod results;
 mod sample;
 mod sharing;
+mod signed;
 mod transport;
 
 use rwork_tests::celery::Client;

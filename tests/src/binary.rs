@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::child;
+
 /// The path of the `rwork` binary, of the profile that the tests were built with. The first call builds it, so that plain
 /// `cargo test -p rwork-tests` never runs an old one; when it is up to date that takes a fraction of a second.
 ///
@@ -40,7 +42,15 @@ fn build() -> anyhow::Result<PathBuf> {
 /// A command of the binary that nothing of this machine has a say in: a directory of its own to run in, no `RWORK_*`
 /// variables, no colours, a fixed width.
 pub fn rwork_in(directory: &Path) -> Command {
-    let mut command = Command::new(rwork());
+    alone(Command::new(rwork()), directory)
+}
+
+/// The same, whose process dies with the thread that starts it: with this process at the latest, however that ends.
+pub fn mortal_rwork_in(directory: &Path) -> Command {
+    alone(child::mortal(rwork()), directory)
+}
+
+fn alone(mut command: Command, directory: &Path) -> Command {
     command
         .current_dir(directory)
         .env_clear()

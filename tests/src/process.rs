@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
-use crate::binary::{rwork, rwork_in};
+use crate::binary::{mortal_rwork_in, rwork};
 use crate::guests::guest;
 use crate::journal::{Entry, Journal, Said};
 
@@ -150,7 +150,8 @@ impl WorkerProcess {
         arguments: &[&str],
         journal: &Journal,
     ) -> anyhow::Result<Self> {
-        let mut command = rwork_in(directory);
+        // What runs is ended by its owner. Kept in a static it has none, and ends with the process.
+        let mut command = mortal_rwork_in(directory);
         command.args(["run", "-n", node, "--log-format", "json", "-l", LEVEL]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut said = journal.reader_from_now();

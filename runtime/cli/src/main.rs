@@ -14,6 +14,7 @@ mod logging;
 mod printer;
 mod render;
 mod report;
+mod signers;
 mod waiting;
 mod wiring;
 

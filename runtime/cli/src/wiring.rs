@@ -10,6 +10,7 @@ use rwork_worker::WorkerConfig;
 use crate::config::Config;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::signers::signers;
 
 /// What a worker's name begins with when only its host is given, as Celery's begins with `celery`.
 const NODE: &str = "rwork";
@@ -112,7 +113,7 @@ fn queue(config: &Config, key: &str, name: &str) -> anyhow::Result<QueueName> {
 /// The worker's settings; `sandbox` has the numbers that both must agree on.
 ///
 /// # Errors
-/// When a name can't be a queue's.
+/// When a name can't be a queue's, or a certificate is not to be trusted.
 pub(crate) fn worker_config(config: &Config, sandbox: &SandboxConfig) -> anyhow::Result<WorkerConfig> {
     let settings = &config.settings;
     let node = node_name(&settings.worker_hostname, &host_name());
@@ -123,6 +124,7 @@ pub(crate) fn worker_config(config: &Config, sandbox: &SandboxConfig) -> anyhow:
     wanted.prefetch_max = settings.worker_prefetch_max;
     wanted.deliveries_max = settings.task_deliveries_max;
     wanted.decode_limits.accept = AcceptContent::parse(&settings.accept_content)?;
+    wanted.decode_limits.signers = signers(config)?;
     wanted.decode_limits.typed_values = settings.accept_typed_values.clone();
     wanted.result_expires = settings.result_expires;
     wanted.result_extended = settings.result_extended;

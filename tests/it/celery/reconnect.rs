@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use redis::cmd;
-use rwork_tests::journal::{Entry, Reader};
+use rwork_tests::journal::Reader;
 use rwork_tests::redis::{MASTER_NAME, Options, RedisServer, Sentinel};
 use rwork_tests::stage::Stage;
 use serde_json::{Value, json};
@@ -118,8 +118,7 @@ async fn every_connection_is_killed() -> anyhow::Result<()> {
         };
         let killed = kill("normal", &mut redis).await? + kill("pubsub", &mut redis).await?;
         assert!(killed >= 2, "the worker has more than one connection");
-        // It has new ones at once and keeps its lease, so that there is nothing to tell, and the task runs on.
-        assert!(!busy.stage.journal.so_far().iter().any(Entry::is_alarming))
+        busy.told("the connection was closed").await
     })
 }
 

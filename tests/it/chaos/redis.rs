@@ -116,13 +116,14 @@ async fn restart(
 ) -> anyhow::Result<Timestamp> {
     crew.all_up().await?;
     up.send_replace(false);
-    let at = Timestamp::from_system(SystemTime::now());
     let ground = Arc::clone(ground);
     let restarted = tokio::task::spawn_blocking(move || {
         ground.server.kill_9()?;
-        ground.server.start_again()
+        // A task may have begun until now and still have met the end of the server.
+        let at = Timestamp::from_system(SystemTime::now());
+        ground.server.start_again().map(|()| at)
     });
-    restarted.await??;
+    let at = restarted.await??;
     up.send_replace(true);
     Ok(at)
 }

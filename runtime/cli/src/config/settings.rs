@@ -34,6 +34,9 @@ pub(crate) struct Settings {
     pub(crate) broker_connection_retry_on_startup: bool,
     pub(crate) accept_content: Vec<String>,
     pub(crate) accept_typed_values: Vec<String>,
+    /// None: nobody's signature is known.
+    pub(crate) security_cert_store: Option<String>,
+    pub(crate) security_digest: &'static str,
     pub(crate) task_default_queue: String,
     pub(crate) task_queues: Vec<String>,
     pub(crate) task_default_priority: Option<u8>,
@@ -73,6 +76,8 @@ impl Default for Settings {
             broker_connection_retry_on_startup: true,
             accept_content: vec!["json".to_owned()],
             accept_typed_values: Vec::new(),
+            security_cert_store: None,
+            security_digest: "sha256",
             task_default_queue: "celery".to_owned(),
             task_queues: Vec::new(),
             task_default_priority: None,
@@ -179,6 +184,18 @@ pub(crate) const KEYS: &[Key] = &[
         "types of kombu's typed JSON values that producers have registered; their values are handed on as they are",
         |raw| raw.texts(),
         |names: &Vec<String>| names.join(",")
+    ),
+    key!(
+        security_cert_store,
+        "folder or pattern of the certificates of those who may sign messages",
+        |raw| raw.text().map(Some),
+        show_option
+    ),
+    key!(
+        security_digest,
+        "hash that messages are signed with: sha256, sha384 or sha512",
+        |raw| raw.choice(&["sha256", "sha384", "sha512"]),
+        show_plain
     ),
     key!(task_default_queue, "queue of tasks that name none", |raw| raw.text(), show_plain),
     key!(

@@ -17,7 +17,7 @@ static LEAVE: Script = Script::new(include_str!("scripts/leave.lua"));
 
 /// What a dead worker held is recovered within seconds; this only clears up after a database that no worker ever visits
 /// again.
-pub(crate) const HELD_TTL: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const ABANDONED_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Scores refreshed by one renewal: some milliseconds of the server's time. Who holds more goes round.
 const REFRESH_MAX: usize = 5_000;
 
@@ -49,7 +49,7 @@ pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> R
         keys.extend([own.bindings(name), own.permanent_bindings(name)]);
     }
     let mut call = ENTER.call(&keys);
-    call.arg(consumer).arg(lease_ms(inner));
+    call.arg(consumer).arg(lease_ms(inner)).arg(ABANDONED_TTL.as_millis() as u64);
     for source in &sources.queues {
         call.arg(own.own_binding(&source.name));
     }
@@ -72,7 +72,7 @@ pub(crate) async fn renew(
     let mut keys = vec![&own.consumers, &held, &own.unacked_index];
     keys.extend(sources.queues.iter().flat_map(|source| &source.keys));
     let mut call = RENEW.call(&keys);
-    call.arg(consumer).arg(lease_ms(inner)).arg(HELD_TTL.as_millis() as u64).arg(DUE_MAX);
+    call.arg(consumer).arg(lease_ms(inner)).arg(ABANDONED_TTL.as_millis() as u64).arg(DUE_MAX);
     call.arg(&from.0).arg(REFRESH_MAX).arg(sources.steps.len());
     for step in &sources.steps {
         call.arg(*step);

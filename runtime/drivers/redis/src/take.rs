@@ -9,7 +9,7 @@ use rwork_protocol::json::write_string;
 use rwork_protocol::service::Error;
 
 use crate::keys::BrokerKeys;
-use crate::lease::HELD_TTL;
+use crate::lease::ABANDONED_TTL;
 use crate::link::{Script, Wire};
 use crate::reply;
 
@@ -100,7 +100,7 @@ impl Take<'_> {
         keys.extend(ordered().flat_map(|source| &source.keys));
         let mut call = TAKE.call(&keys);
         call.arg(self.consumer).arg(self.first).arg(self.max).arg(BYTES_MAX).arg(DUE_MAX);
-        call.arg(if self.fair { 1 } else { 0 }).arg(HELD_TTL.as_millis() as u64).arg(self.lease_ms);
+        call.arg(if self.fair { 1 } else { 0 }).arg(ABANDONED_TTL.as_millis() as u64).arg(self.lease_ms);
         call.arg(self.sources.steps.len());
         for step in &self.sources.steps {
             call.arg(*step);

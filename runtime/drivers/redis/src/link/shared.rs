@@ -109,7 +109,11 @@ impl Link {
             if let Some(wire) = state.wire.as_ref().filter(|wire| !wire.is_broken()) {
                 return Ok(Arc::clone(wire));
             }
-            state.wire = None;
+            if state.wire.take().is_some() {
+                // Said here, for with a new one at once nobody else has anything to say.
+                let url = self.url();
+                tracing::warn!(%url, error = "the connection was closed", "lost a connection to the server: making a new one");
+            }
             match &state.attempt {
                 Some(attempt) => attempt.clone(),
                 None => state.attempt.insert(self.begin()).clone(),

@@ -1,7 +1,7 @@
 -- Registers a consumer and binds its queues as kombu does when it declares them.
 --
 -- KEYS  1 consumers, then for each queue its table of bindings and that of the permanent ones
--- ARGV  1 consumer  2 lease in milliseconds, then for each queue its binding
+-- ARGV  1 consumer  2 lease in milliseconds  3 time to live of `consumers` in milliseconds, then for each queue its binding
 -- Answer  the number of dead consumers
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full, and a worker that can start
@@ -10,8 +10,9 @@ redis.call('ZREM', KEYS[1], ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-for i = 3, #ARGV do
-  redis.call('SADD', KEYS[2 * i - 4], ARGV[i])
-  redis.call('SADD', KEYS[2 * i - 3], ARGV[i])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+for i = 4, #ARGV do
+  redis.call('SADD', KEYS[2 * i - 6], ARGV[i])
+  redis.call('SADD', KEYS[2 * i - 5], ARGV[i])
 end
 return redis.call('ZCOUNT', KEYS[1], '-inf', now)

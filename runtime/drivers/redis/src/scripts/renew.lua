@@ -2,7 +2,7 @@
 -- moves what is due, so that other workers on these queues get it while this one has its hands full.
 --
 -- KEYS  1 consumers  2 held  3 unacked_index, then for each queue: delayed, parked, a list for each step
--- ARGV  1 consumer  2 lease in milliseconds  3 time to live of `held` in milliseconds  4 most delayed messages to move
+-- ARGV  1 consumer  2 lease in milliseconds  3 time to live of both in milliseconds  4 most delayed messages to move
 --       5 cursor of the scores to refresh  6 about how many of them
 --       7 number of steps, and then the steps
 -- Answer  nil when the lease is lost; else { number of dead consumers, cursor of the next refreshing }
@@ -16,6 +16,7 @@ if not lease or tonumber(lease) < 0 then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 redis.call('ZADD', KEYS[1], math.floor(now) + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 
 local score = time[1] .. '.' .. string.format('%06d', time[2])
 local page = redis.call('SSCAN', KEYS[2], ARGV[5], 'COUNT', ARGV[6])
