@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup plugins build run test lint fmt doc bench chaos clean
+.PHONY: help setup plugins build run test lint fmt doc bench chaos fuzz clean
 
 CARGO ?= cargo
 RWORK := target/debug/rwork
@@ -55,10 +55,14 @@ bench: wasm-target servers ## measure, rwork alone and beside its peers; prints 
 	target/release/rwork build --locked --out-dir target/bench tests/fixtures/noop tests/fixtures/hostile
 	target/release/rwork bench --plugins target/bench --task noop.noop --spin hostile.spin --polite hostile.polite --json-file bench.json
 	$(CARGO) build --locked --release --manifest-path tests/peers/celery-rs/Cargo.toml --target-dir target/peers
-	$(CARGO) bench --locked --workspace --bench redis -- --json-file $(CURDIR)/bench.json
+	$(CARGO) bench --locked --workspace --bench peers -- --json-file $(CURDIR)/bench.json
 
 chaos: plugins servers ## the long failure runs: kills, outages, delays, hot reloads, a full disk, simulation with many seeds
 	RWORK_CHAOS=full $(CARGO) test --locked --release -p rwork-tests -p rwork-worker -- chaos delayed simulation hot_reload disk_full hostile::output celery::sharing celery::leftovers
+
+FUZZ_SECONDS ?= 60
+fuzz: ## fuzz every decoder, FUZZ_SECONDS each (60); a crash ends it and leaves its input in target/fuzz/artifacts
+	@.ci/fuzz $(FUZZ_SECONDS)
 
 clean: ## delete what was built
 	$(CARGO) clean

@@ -1,6 +1,6 @@
 """The Celery app that rwork's benchmark is held against: one task that does nothing, its result stored.
 
-The worker is `celery -A noop worker …` with `PEER_URL` as broker and backend, and `PEER_ACKS_LATE` 1 or 0. The client is
+The worker is `celery -A noop worker …` with `PEER_BROKER`, `PEER_BACKEND`, and `PEER_ACKS_LATE` 1 or 0. The client is
 
     python noop.py send         put one message into the queue: what all peers are given copies of
     python noop.py trips N      N times a send and the wait for its result; prints how long each took, in milliseconds
@@ -16,8 +16,7 @@ from celery import Celery
 # Longer than any round trip on the slowest machine, in seconds.
 TIMEOUT = 60
 
-url = os.environ["PEER_URL"]
-app = Celery("noop", broker=url, backend=url)
+app = Celery("noop", broker=os.environ["PEER_BROKER"], backend=os.environ["PEER_BACKEND"])
 app.conf.update(
     # The same promise as rwork's: acknowledged when the result is stored.
     task_acks_late=os.environ.get("PEER_ACKS_LATE", "1") == "1",

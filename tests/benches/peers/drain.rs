@@ -2,23 +2,22 @@
 //!
 //! The clock runs from the first message that is gone from the queue to the moment when nothing is left, neither in the
 //! queue nor taken and unfinished. Both ends are seen from outside, in the server, and are the same for every worker: a
-//! poll of a second that some of them make is nobody's loss, and no worker counts for itself.
+//! poll of a second that some of them make is nobody's loss.
 
 use std::time::Instant;
 
+use crate::ground::{Ground, PAUSE};
 use crate::peers::Peer;
-use crate::stage::{PAUSE, Stage};
 
 /// Enough for every process of a pool to have had its share.
 const WARM_UP: usize = 1_000;
 
 /// Tasks per second.
-pub(crate) async fn drain(stage: &Stage, peer: &Peer, tasks: usize) -> anyhow::Result<f64> {
-    let mut serving = stage.serve(peer, WARM_UP).await?;
-    let ids = stage.stage(tasks).await?;
-    stage.reveal().await?;
+pub(crate) async fn drain(ground: &impl Ground, peer: &Peer, tasks: usize) -> anyhow::Result<f64> {
+    let mut serving = ground.serve(peer, WARM_UP).await?;
+    let ids = ground.fill(&serving, tasks).await?;
     let first = loop {
-        let left = stage.left(peer).await?;
+        let left = ground.left(peer).await?;
         if left.queued < tasks {
             break left.all();
         }
@@ -26,13 +25,10 @@ pub(crate) async fn drain(stage: &Stage, peer: &Peer, tasks: usize) -> anyhow::R
         tokio::time::sleep(PAUSE).await;
     };
     let began = Instant::now();
-    while stage.left(peer).await?.all() > 0 {
-        serving.lives(peer)?;
-        tokio::time::sleep(PAUSE).await;
-    }
+    ground.done(peer, &mut serving).await?;
     let rate = first as f64 / began.elapsed().as_secs_f64();
     if peer.stores {
-        stage.verify(&ids).await?;
+        ground.verify(&ids).await?;
     }
     serving.end()?;
     Ok(rate)

@@ -1,15 +1,13 @@
 //! Round trips: a send and the wait for its result, one at a time, on an idle worker.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rwork_client::Client;
 use rwork_protocol::{NewTask, QueueName, State, TaskName};
-use rwork_redis::{Options, Redis, Role};
 
+use crate::ground::{Ground, QUEUE};
 use crate::peers::{Peer, client};
-use crate::stage::Stage;
 
 /// Before the first that counts: the worker is up, connections and subscriptions are made.
 const WARM_UP: usize = 200;
@@ -20,9 +18,9 @@ const HANG: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trips {
     /// Half of them took no longer.
-    pub(crate) p50: f64,
+    p50: f64,
     /// All but one in a hundred took no longer.
-    pub(crate) p99: f64,
+    p99: f64,
 }
 
 impl Trips {
@@ -36,12 +34,14 @@ impl Trips {
 }
 
 /// With rwork's own client, which is in this process.
-pub(crate) async fn by_rwork(stage: &Stage, worker: &Peer, count: usize) -> anyhow::Result<Trips> {
-    let serving = stage.serve(worker, WARM_UP).await?;
-    let broker = Redis::connect(Options::parse(&stage.url(), Role::Broker)?).await?;
-    let backend = Redis::connect(Options::parse(&stage.url(), Role::Backend)?).await?;
-    let client = Client::new(Arc::new(broker), Arc::new(backend));
-    let (task, queue) = (TaskName::new("noop.noop")?, QueueName::new("celery")?);
+pub(crate) async fn by_rwork(
+    ground: &impl Ground,
+    worker: &Peer,
+    client: &Client,
+    count: usize,
+) -> anyhow::Result<Trips> {
+    let serving = ground.serve(worker, WARM_UP).await?;
+    let (task, queue) = (TaskName::new("noop.noop")?, QueueName::new(QUEUE)?);
     let mut samples = Vec::with_capacity(count);
     for number in 0..WARM_UP + count {
         let began = Instant::now();
@@ -62,12 +62,22 @@ pub(crate) async fn by_rwork(stage: &Stage, worker: &Peer, count: usize) -> anyh
 }
 
 /// With Celery's client: `noop.delay().get()`.
-pub(crate) async fn by_celery(stage: &Stage, worker: &Peer, count: usize) -> anyhow::Result<Trips> {
-    let serving = stage.serve(worker, WARM_UP).await?;
-    let mut command = tokio::process::Command::from(client(&stage.url()));
+pub(crate) async fn by_celery(ground: &impl Ground, worker: &Peer, count: usize) -> anyhow::Result<Trips> {
+    let serving = ground.serve(worker, WARM_UP).await?;
+    let mut command = tokio::process::Command::from(client(&ground.urls()));
     command.args(["trips", &count.to_string()]).kill_on_drop(true);
     let output = command.output().await?;
     anyhow::ensure!(output.status.success(), "Celery's client failed: {}", output.status);
     serving.end()?;
     Trips::of(serde_json::from_slice(&output.stdout).context("Celery's client printed no numbers")?)
+}
+
+/// Of each round.
+pub(crate) fn p50(rounds: &[Trips]) -> Vec<f64> {
+    rounds.iter().map(|trips| trips.p50).collect()
+}
+
+/// Of each round.
+pub(crate) fn p99(rounds: &[Trips]) -> Vec<f64> {
+    rounds.iter().map(|trips| trips.p99).collect()
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 pub(crate) const HELP: &str = "\
-Measures rwork on Redis beside Celery's prefork and solo pools and the native Rust worker `celery`.
+Measures rwork beside Celery's prefork and solo pools and the native Rust worker `celery`.
 `make bench` builds and installs what it needs.
 
-Usage: cargo bench --workspace --bench redis -- [OPTIONS]
+Usage: cargo bench --workspace --bench peers -- [OPTIONS]
 
+  --broker NAME     Only on this one: redis [default: on all of them]
   --rounds N        Rounds of everything [default: 3]
   --tasks N         Tasks of one drain [default: 100000]
   --trips N         Round trips of one round [default: 1000]
@@ -18,9 +19,13 @@ Usage: cargo bench --workspace --bench redis -- [OPTIONS]
   --check           Exit with status 1 when a bound is missed
   --help            Print this";
 
+const BROKERS: &[&str] = &["redis"];
+
 /// What is measured, and how much of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// None: on all of them.
+    pub(crate) broker: Option<String>,
     /// Of everything.
     pub(crate) rounds: usize,
     /// Of one drain.
@@ -38,11 +43,19 @@ pub(crate) struct Options {
 impl Options {
     /// None: help was asked for.
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<Self>> {
-        let mut options =
-            Self { rounds: 3, tasks: 100_000, trips: 1_000, full: false, json_file: None, check: false };
+        let mut options = Self {
+            broker: None,
+            rounds: 3,
+            tasks: 100_000,
+            trips: 1_000,
+            full: false,
+            json_file: None,
+            check: false,
+        };
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("`{flag}` needs a value"));
             match flag.as_str() {
+                "--broker" => options.broker = Some(broker(value()?)?),
                 "--rounds" => options.rounds = count(&flag, &value()?)?,
                 "--tasks" => options.tasks = count(&flag, &value()?)?,
                 "--trips" => options.trips = count(&flag, &value()?)?,
@@ -57,6 +70,20 @@ impl Options {
         }
         Ok(Some(options))
     }
+
+    /// Whether this broker is wanted.
+    pub(crate) fn measures(&self, broker: &str) -> bool {
+        self.broker.as_ref().is_none_or(|only| only == broker)
+    }
+}
+
+fn broker(name: String) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        BROKERS.contains(&name.as_str()),
+        "expected `--broker` to be {}, got `{name}`",
+        BROKERS.join(" or ")
+    );
+    Ok(name)
 }
 
 fn count(flag: &str, text: &str) -> anyhow::Result<usize> {
