@@ -28,7 +28,7 @@ mod transcode;
 
 pub use compression::{
     Compression, CompressionError, WINDOW_BYTES_MAX, compress, compress_stored, decompress,
-    decompress_stored, is_compressed,
+    decompress_stored, is_compressed, may_be_compressed,
 };
 pub use content::{AcceptContent, ContentType, JSON, UTF_8, UnknownContent};
 pub use decode::{BODY_BYTES_MAX, DECOMPRESSED_BYTES_MAX, DecodeLimits, HEADERS_BYTES_MAX, decode};

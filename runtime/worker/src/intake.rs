@@ -3,21 +3,26 @@
 //! Never waits, takes no slot. In order: the redelivery cap, the message itself, its task, its content type, its expiry,
 //! an earlier success, its due time. Revocation and deduplication by key will stand between the last two.
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rwork_backend::Store;
-use rwork_broker::Delivery;
+use rwork_broker::{Delivery, Disposition, Error};
 use rwork_protocol::{
     DecodeError, Exception, Record, RevokeReason, State, TaskId, TaskMessage, TaskName, decode,
+    may_be_compressed,
 };
 use rwork_sandbox::JSON;
+use tokio::task::spawn_blocking;
 
+use crate::bodies::Body;
 use crate::commit::{Commit, Held};
 use crate::ending::{AckPolicy, Ending};
 use crate::executor::{Executor, TaskVersion};
 use crate::next;
-use crate::outage::Outage;
+use crate::outage::{Outage, chain};
 use crate::parts::Parts;
 use crate::request::{Accepted, Request};
 use crate::session::{Lost, Session};
@@ -27,6 +32,8 @@ use crate::shared::Shared;
 pub(crate) struct Arrived {
     pub(crate) delivery: Delivery,
     pub(crate) message: Result<TaskMessage, DecodeError>,
+    /// Keeps account of what is in `message`.
+    pub(crate) body: Body,
     /// The record of an earlier success, looked for only where there may be one.
     pub(crate) success: Option<Record>,
 }
@@ -57,14 +64,41 @@ pub(crate) async fn receive(
     max: usize,
 ) -> Result<Vec<Arrived>, Lost> {
     let deliveries = session.receive(max, Outage::of_broker("receive messages", shared.backoff())).await?;
-    let limits = &shared.config.decode_limits;
-    let look =
-        |delivery: Delivery| Arrived { message: decode(&delivery.message, limits), success: None, delivery };
-    let mut arrived: Vec<_> = deliveries.into_iter().map(look).collect();
+    let (mut arrived, mut too_much) = (Vec::with_capacity(deliveries.len()), Vec::new());
+    for delivery in deliveries {
+        if shared.bodies.is_full() {
+            too_much.push(delivery.settle(Disposition::Release));
+        } else {
+            arrived.push(look(&shared, delivery).await);
+        }
+    }
+    if !too_much.is_empty() {
+        let mut outage = Outage::of_broker("give messages back", shared.backoff());
+        session.settle(too_much, &mut outage).await?;
+    }
     if shared.config.deduplicate_successful {
         recall(&shared, &session, &mut arrived).await?;
     }
     Ok(arrived)
+}
+
+/// Decodes a message. What is compressed may take seconds, which nothing else has to wait for.
+async fn look(shared: &Arc<Shared>, delivery: Delivery) -> Arrived {
+    let message = if may_be_compressed(&delivery.message) {
+        let (shared, message) = (Arc::clone(shared), delivery.message.clone());
+        match spawn_blocking(move || decode(&message, &shared.config.decode_limits)).await {
+            Ok(message) => message,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime ends, and we with it.
+                Err(_) => pending().await,
+            },
+        }
+    } else {
+        decode(&delivery.message, &shared.config.decode_limits)
+    };
+    let bytes = message.as_ref().map_or(0, |message| message.args.len() + message.kwargs.len());
+    Arrived { body: shared.bodies.hold(bytes), message, success: None, delivery }
 }
 
 /// Asks the backend, in one round trip, whether redelivered messages have succeeded before: then only the ack was lost.
@@ -79,20 +113,36 @@ async fn recall(shared: &Shared, session: &Session, arrived: &mut [Arrived]) -> 
     if ids.is_empty() {
         return Ok(());
     }
+    for (arrived, record) in again.iter_mut().zip(stored(shared, session, &ids).await?) {
+        arrived.success = record.filter(|record| record.status == State::Success);
+    }
+    Ok(())
+}
+
+/// Reads records, for as long as that takes. One that can't be read, since another worker wrote it, is no success that we
+/// know of, and must not hide the others.
+async fn stored(shared: &Shared, session: &Session, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Lost> {
     let mut outage = Outage::of_backend("read results", shared.backoff());
     loop {
-        match shared.backend.get(&ids).await {
+        match shared.backend.get(ids).await {
             Ok(records) => {
                 outage.over();
-                for (arrived, record) in again.iter_mut().zip(records) {
-                    arrived.success = record.filter(|record| record.status == State::Success);
-                }
-                return Ok(());
+                return Ok(records);
             }
             Err(_) if session.is_lost() => return Err(Lost),
+            Err(error @ Error::Act { retryable: false, .. }) => {
+                let [id] = ids else { break };
+                tracing::warn!(task_id = %id, error = %chain(&error), "can't read the result of a redelivered task: it runs");
+                return Ok(vec![None]);
+            }
             Err(error) => tokio::time::sleep(outage.failed(&error)).await,
         }
     }
+    let mut records = Vec::with_capacity(ids.len());
+    for id in ids {
+        records.append(&mut Box::pin(stored(shared, session, std::slice::from_ref(id))).await?);
+    }
+    Ok(records)
 }
 
 /// Decides what becomes of a delivery.
@@ -101,11 +151,11 @@ pub(crate) fn intake<E: Executor>(
     session: &Arc<Session>,
     arrived: Arrived,
 ) -> Intake<E> {
-    let Arrived { delivery, message, success } = arrived;
+    let Arrived { delivery, message, body, success } = arrived;
     let held = Held { session: Arc::clone(session), delivery };
     let shared = &parts.shared;
     if held.delivery.delivery_count > shared.config.deliveries_max {
-        return Intake::end(too_often(parts, held, message.ok()));
+        return Intake::end(too_often(parts, held, message.ok().map(|message| (message, body))));
     }
     let (message, fault) = match message {
         Ok(message) => (message, None),
@@ -117,7 +167,7 @@ pub(crate) fn intake<E: Executor>(
     let Some(task) = parts.executor.lookup(message.headers.task.as_str()) else {
         return Intake::end(unknown(shared, held, &message));
     };
-    let request = Arc::new(Request::new(Arc::clone(parts), message, task, &held));
+    let request = Arc::new(Request::new(Arc::clone(parts), message, body, task, &held));
     let (queue, deliveries) = (&request.queue, held.delivery.delivery_count);
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), %queue, deliveries, "task received");
     if let Some(text) = fault {
@@ -159,16 +209,16 @@ fn park<E: Executor>(request: &Request<E>, held: Held) -> Commit {
     end(held, commit, Ending::Parked { until })
 }
 
-fn too_often<E: Executor>(parts: &Arc<Parts<E>>, held: Held, message: Option<TaskMessage>) -> Commit {
+fn too_often<E: Executor>(parts: &Arc<Parts<E>>, held: Held, message: Option<(TaskMessage, Body)>) -> Commit {
     let shared = &parts.shared;
     let (count, max) = (held.delivery.delivery_count, shared.config.deliveries_max);
     let detail = format!("expected an outcome within {max} deliveries, this is number {count}");
     let exception = Exception::worker_lost(&format!("Worker exited prematurely: {detail}"));
     let kind = "too-many-deliveries";
-    let Some(message) = message else { return refuse(shared, held, None, kind, detail, None) };
+    let Some((message, body)) = message else { return refuse(shared, held, None, kind, detail, None) };
     let name = Some(label(&message));
     let record = match parts.executor.lookup(message.headers.task.as_str()) {
-        Some(task) => told(&Request::new(Arc::clone(parts), message, task, &held), &exception),
+        Some(task) => told(&Request::new(Arc::clone(parts), message, body, task, &held), &exception),
         None => told_of_stranger(shared, &message, &exception),
     };
     refuse(shared, held, name, kind, detail, record)

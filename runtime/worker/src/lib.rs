@@ -6,6 +6,7 @@
 //! Its broker, backend, clock, randomness and executor are arguments; it never opens a socket or a file, never reads the
 //! machine's clock, and runs on a single thread with paused time just as well, which is how the simulation checks it.
 
+mod bodies;
 mod clock;
 mod commit;
 mod config;
@@ -35,6 +36,7 @@ mod summary;
 mod tests;
 mod worker;
 
+pub use bodies::BODIES_BYTES_MAX;
 pub use clock::{Clock, SystemClock};
 pub use config::{
     BackoffConfig, DELIVERIES_MAX, FLUSH_DEADLINE, KILL_GRACE, PREFETCH_MAX, PREFETCH_MULTIPLIER,

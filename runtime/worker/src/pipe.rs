@@ -91,6 +91,8 @@ pub(crate) enum Event<E: Executor> {
     Reserved(Option<Permit>),
     Admitted(E::Slot),
     Due,
+    /// There may be room for more in memory.
+    Room,
     Stalled,
 }
 
@@ -170,13 +172,14 @@ impl<E: Executor> Pipe<E> {
             permit = stored(&mut self.reserving) => Event::Reserved(permit),
             slot = stored(&mut self.admitting) => Event::Admitted(slot),
             () = at(due) => Event::Due,
+            () = self.parts.shared.bodies.one_gone() => Event::Room,
             () = at(stall) => Event::Stalled,
         }
     }
 
     fn react(&mut self, event: Event<E>) -> Result<(), Error> {
         match event {
-            Event::Stop => {}
+            Event::Stop | Event::Room => {}
             Event::SessionLost => self.drop_session(),
             Event::Finished(finished) => {
                 self.note_finished(finished);
@@ -255,6 +258,7 @@ impl<E: Executor> Pipe<E> {
         if self.receiving.is_some()
             || !self.ended.is_empty()
             || self.waiting.len() >= crate::config::WAITING_MAX
+            || self.parts.shared.bodies.is_full()
         {
             return;
         }

@@ -10,6 +10,7 @@ use rwork_protocol::{
 };
 use rwork_sandbox::{Host, Input, Invocation, JSON, RequestInfo, Stop};
 
+use crate::bodies::Body;
 use crate::commit::{Commit, Held};
 use crate::executor::{Executor, TaskVersion};
 use crate::parts::Parts;
@@ -23,6 +24,8 @@ const RECORD_OVERHEAD: usize = 4096;
 pub(crate) struct Request<E: Executor> {
     pub(crate) parts: Arc<Parts<E>>,
     pub(crate) message: TaskMessage,
+    /// Keeps account of what is in `message`.
+    _body: Body,
     /// The version that it runs on to its end.
     pub(crate) task: E::Task,
     /// As on the wire: what the guest can ask for by name.
@@ -43,12 +46,19 @@ pub(crate) struct Accepted<E: Executor> {
 }
 
 impl<E: Executor> Request<E> {
-    pub(crate) fn new(parts: Arc<Parts<E>>, message: TaskMessage, task: E::Task, held: &Held) -> Self {
+    pub(crate) fn new(
+        parts: Arc<Parts<E>>,
+        message: TaskMessage,
+        body: Body,
+        task: E::Task,
+        held: &Held,
+    ) -> Self {
         let Held { session, delivery } = held;
         Self {
             session: task.options().acks_late.then(|| Arc::clone(session)),
             parts,
             message,
+            _body: body,
             task,
             wire_headers: guest_headers(&delivery.message.headers),
             queue: delivery.queue.clone(),

@@ -40,7 +40,7 @@ impl Session {
                     outage.over();
                     return Ok(deliveries);
                 }
-                Err(error) if is_passing(&error) => sleep(outage.failed(&error)).await,
+                Err(error) if leaves_whole(&error) => sleep(outage.failed(&error)).await,
                 Err(error) => return Err(self.lose(&error)),
             }
         }
@@ -95,7 +95,13 @@ impl Session {
     }
 }
 
-/// Whether the same consumer can be used on.
+/// Whether the connection is whole, whatever could not be done: one queue that can't be read must not end the tasks of the
+/// others.
+fn leaves_whole(error: &Error) -> bool {
+    matches!(error, Error::Full { .. } | Error::Act { .. })
+}
+
+/// Whether the same consumer can be used on, and the same may succeed.
 fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Full { .. } | Error::Act { retryable: true, .. })
 }
@@ -115,7 +121,7 @@ pub(crate) async fn keep(session: Arc<Session>, lease: Duration, mut outage: Out
                 ours_until = asked + lease;
                 next = asked + renew_every;
             }
-            Ok(Err(error)) if is_passing(&error) => next = Instant::now() + outage.failed(&error),
+            Ok(Err(error)) if leaves_whole(&error) => next = Instant::now() + outage.failed(&error),
             Ok(Err(error)) => {
                 session.lose(&error);
                 return;

@@ -9,6 +9,7 @@ use rwork_broker::{Broker, Reason};
 use rwork_protocol::{Exception, Record, State, TaskId};
 use tokio::sync::mpsc;
 
+use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::config::WorkerConfig;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) settler: mpsc::WeakSender<Commit>,
     /// What was done so far. Written by the settler once per batch.
     pub(crate) summary: Mutex<Summary>,
+    /// What is decoded and not done with.
+    pub(crate) bodies: Arc<Bodies>,
     /// Deliberate mistakes, for the tests that show that the simulation finds them.
     #[cfg(test)]
     pub(crate) mistake: Option<crate::sim::Mistake>,

@@ -83,6 +83,7 @@ impl<E: Executor> Worker<E> {
         let capacity = self.parts.config.uncommitted_max();
         let (settler, inbox) = mpsc::channel(capacity);
         let shared = Arc::new(Shared {
+            bodies: Arc::default(),
             broker: self.parts.broker,
             backend: self.parts.backend,
             clock: self.parts.clock,

@@ -47,7 +47,7 @@ impl Bindings {
 
     /// The queues of a message, each once. Without a match: the configured one of last resort, or none.
     pub(crate) fn route(&self, inner: &Inner, exchange: &str, routing_key: &str) -> Vec<String> {
-        if exchange.is_empty() {
+        if exchange.is_empty() && !routing_key.is_empty() {
             return vec![routing_key.to_owned()];
         }
         let bindings = self.tables.get(exchange).map(Vec::as_slice).unwrap_or_default();

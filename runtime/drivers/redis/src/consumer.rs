@@ -13,22 +13,20 @@ use async_trait::async_trait;
 use rwork_broker::{Consume, Consumer, Delivery, Disposition, Error, Receipt, Settled, Settlement};
 use rwork_protocol::Timestamp;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::locked;
+use crate::care::Care;
 use crate::handle::Inner;
 use crate::lease::{self, Cursor};
 use crate::link::Wire;
 use crate::settle::{Act, Ended, Parking, settle};
 use crate::take::Sources;
-use crate::{dead, envelope, recover};
+use crate::{dead, envelope};
 use pump::Pump;
 pub(crate) use table::{Held, Table};
 
-/// How much of a lease renewing may spend on the dead.
-const RECOVERY_SHARE: u32 = 6;
 /// Messages given back by one call when a consumer ends.
 const RELEASE_MAX: usize = 500;
 
@@ -41,8 +39,8 @@ pub(crate) struct RedisConsumer {
     pump: tokio::sync::Mutex<Pump>,
     /// Where the next renewal goes on. Held for one move.
     cursor: Mutex<Cursor>,
-    /// When to look next for what kombu's workers left behind. Held for one move.
-    restore_at: Mutex<Instant>,
+    /// Of what others left behind.
+    care: Care,
 }
 
 /// What an act under way needs, too.
@@ -83,11 +81,11 @@ impl RedisConsumer {
             .await?;
         let is_told = pump::ask_to_be_told(&wire).await?;
         let (id, sources) = (Uuid::new_v4().to_string(), Sources::new(&inner.broker.keys, &options.queues));
-        let some_are_dead = lease::enter(inner, &id, &sources).await?;
+        let expired = lease::enter(inner, &id, &sources).await?;
         let shared = Shared {
             inner: Arc::clone(inner),
             id,
-            name: options.name,
+            name: options.name.clone(),
             unsettled_max: options.unsettled_max.max(1),
             wire,
             is_told,
@@ -99,41 +97,15 @@ impl RedisConsumer {
             lost: AtomicBool::new(false),
             sources,
         };
+        let node = options.name;
         let consumer = Self {
             pump: tokio::sync::Mutex::new(Pump::new(&shared)),
             shared: Arc::new(shared),
             cursor: Mutex::default(),
-            restore_at: Mutex::new(Instant::now()),
+            care: Care::new(Arc::clone(inner), node),
         };
-        consumer.look_after(some_are_dead).await;
+        consumer.care.look(expired);
         Ok(consumer)
-    }
-
-    /// Gives back what the dead held, and what kombu's workers left behind. A failure is no failure of ours: another look
-    /// follows, here or elsewhere.
-    async fn look_after(&self, some_are_dead: bool) {
-        let Shared { inner, name, .. } = &*self.shared;
-        let until = Instant::now() + inner.options.lease / RECOVERY_SHARE;
-        let sure = inner.broker.lost();
-        if (some_are_dead || !sure.is_empty())
-            && let Err(error) = recover::recover(inner, name, &sure, until).await
-        {
-            tracing::warn!(%error, "failed to recover what dead workers held: trying again soon");
-        }
-        if self.is_restoring_due()
-            && let Err(error) = recover::restore_overdue(inner, name, until).await
-        {
-            tracing::warn!(%error, "failed to restore what was not settled in time: trying again later");
-        }
-    }
-
-    fn is_restoring_due(&self) -> bool {
-        let (now, mut at) = (Instant::now(), locked(&self.restore_at));
-        let is_due = *at <= now;
-        if is_due {
-            *at = now + recover::restore_interval(&self.shared.inner);
-        }
-        is_due
     }
 
     /// What a batch asks for, as far as it is ours: place in the batch, receipt, end.
@@ -188,6 +160,10 @@ impl Consumer for RedisConsumer {
             return Ok(Vec::new());
         }
         let mut pump = self.pump.lock().await;
+        tokio::select! {
+            () = self.care.has_looked() => {}
+            () = self.shared.closing.cancelled() => {}
+        }
         loop {
             self.shared.check()?;
             let ready = pump.ready(&self.shared, max);
@@ -231,7 +207,7 @@ impl Consumer for RedisConsumer {
             return Err(self.shared.lease_lost());
         };
         *locked(&self.cursor) = renewed.next;
-        self.look_after(renewed.some_are_dead).await;
+        self.care.look(renewed.expired);
         Ok(())
     }
 
@@ -241,6 +217,7 @@ impl Consumer for RedisConsumer {
         }
         // Whoever receives leaves the pump at this.
         self.shared.closing.cancel();
+        self.care.end();
         let mut pump = self.pump.lock().await;
         pump.finish(&self.shared).await;
         self.release().await?;

@@ -69,6 +69,8 @@ const INSIDE_SCRIPTS: &[(&str, Trouble)] = &[
     ("MISCONF", Trouble::Disk),
     ("READONLY", Trouble::Replica),
     ("permission", Trouble::Permission),
+    // 7.0 names neither a code nor the word.
+    ("The user executing the script", Trouble::Permission),
 ];
 
 impl Trouble {

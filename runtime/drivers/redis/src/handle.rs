@@ -47,7 +47,7 @@ impl Redis {
         commands.wire().await?;
         let result_keys = Keys::new(&options.transport.global_keyprefix);
         let broker = BrokerState::new(&options.transport);
-        let (hub, url) = (Hub::new(site), options.redacted());
+        let (hub, url) = (Hub::new(site, commands.clone()), options.redacted());
         Ok(Self { inner: Arc::new(Inner { options, url, commands, broker, result_keys, hub }) })
     }
 }

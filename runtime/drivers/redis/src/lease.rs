@@ -34,13 +34,36 @@ impl Default for Cursor {
 /// A renewal that succeeded.
 #[derive(Debug)]
 pub(crate) struct Renewed {
-    /// There are consumers whose lease ran out.
-    pub(crate) some_are_dead: bool,
+    /// Some of those whose lease ran out.
+    pub(crate) expired: Vec<Expired>,
     pub(crate) next: Cursor,
 }
 
-/// Registers a consumer and binds its queues. Returns whether there are dead consumers.
-pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> Result<bool, Error> {
+/// A consumer whose lease has run out by the server's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expired {
+    pub(crate) consumer: String,
+    /// As the server writes it.
+    pub(crate) lease: String,
+}
+
+impl Expired {
+    fn read(parts: impl IntoIterator<Item = Value>) -> Option<Vec<Self>> {
+        let (mut parts, mut all) = (parts.into_iter(), Vec::new());
+        while let (Some(consumer), Some(lease)) = (parts.next(), parts.next()) {
+            all.push(Self { consumer: reply::text(consumer)?, lease: reply::text(lease)? });
+        }
+        Some(all)
+    }
+
+    /// Whether somebody has ended it already.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.lease.starts_with('-')
+    }
+}
+
+/// Registers a consumer and binds its queues. Returns some of the consumers whose lease ran out.
+pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> Result<Vec<Expired>, Error> {
     const ACT: &str = "begin to consume";
     let own = &inner.broker.keys;
     let mut keys = vec![own.consumers.clone()];
@@ -55,8 +78,8 @@ pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> R
     }
     let answer = inner.commands.script(ACT, &call).await?;
     inner.broker.bind(sources.queues.iter().map(|source| &source.name));
-    let dead = reply::count(&answer).ok_or_else(|| reply::odd(&inner.url, ACT, "a number"))?;
-    Ok(dead > 0)
+    let expired = reply::list(answer).and_then(Expired::read);
+    expired.ok_or_else(|| reply::odd(&inner.url, ACT, "a list of consumers"))
 }
 
 /// Keeps what is held for another lease; `None`: it was lost.
@@ -83,10 +106,10 @@ pub(crate) async fn renew(
     }
     let read = || {
         let mut parts = reply::list(answer)?.into_iter();
-        let some_are_dead = reply::count(&parts.next()?)? > 0;
-        Some(Renewed { some_are_dead, next: Cursor(reply::text(parts.next()?)?) })
+        let next = Cursor(reply::text(parts.next()?)?);
+        Some(Renewed { expired: Expired::read(parts)?, next })
     };
-    read().map(Some).ok_or_else(|| reply::odd(&inner.url, ACT, "a number and a cursor"))
+    read().map(Some).ok_or_else(|| reply::odd(&inner.url, ACT, "a cursor and a list of consumers"))
 }
 
 /// Ends a consumer that has given everything back.

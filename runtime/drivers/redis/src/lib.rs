@@ -21,6 +21,7 @@
 mod backend;
 mod bindings;
 mod broker;
+mod care;
 mod consumer;
 mod dead;
 mod envelope;

@@ -92,6 +92,14 @@ impl Options {
                 self.lease.as_secs_f64()
             ));
         }
+        if self.transport.visibility_timeout < self.lease {
+            let (timeout, lease) =
+                (self.transport.visibility_timeout.as_secs_f64(), self.lease.as_secs_f64());
+            return Some(format!(
+                "`visibility_timeout` to be as long as a lease at least, {lease} s (not {timeout}): what a worker holds is \
+                 refreshed three times in a lease"
+            ));
+        }
         for (name, value, most) in [
             ("message_bytes_max", self.message_bytes_max, MESSAGE_BYTES_MAX),
             ("record_bytes_max", self.record_bytes_max, RECORD_BYTES_MAX),

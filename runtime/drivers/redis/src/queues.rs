@@ -17,8 +17,8 @@ static PURGE: Script = Script::new(include_str!("scripts/purge.lua"));
 
 /// Keys or fields looked at by one step of a scan.
 const SCAN_COUNT: usize = 1000;
-/// Entries of `unacked` counted by one step: their envelopes are looked at on the server.
-const TALLY_COUNT: usize = 200;
+/// Entries of `unacked` counted by one step: the server copies their whole envelopes to look at them.
+const TALLY_COUNT: usize = 10;
 const LIST: &str = "list queues";
 
 /// Exchanges of Celery's workers for talking among themselves: what is bound there holds no tasks.

@@ -19,6 +19,7 @@ use crate::bindings::Bindings;
 use crate::envelope::{self, HeldEntry, Malformed};
 use crate::handle::Inner;
 use crate::keys::Places;
+use crate::lease::Expired;
 use crate::link::Script;
 use crate::settle::random;
 use crate::{dead, reply};
@@ -32,8 +33,8 @@ static UNLOCK: Script = Script::new(include_str!("scripts/unlock.lua"));
 /// Messages of one page: a few milliseconds of the server's time. What a worker holds is usually less, and then comes back
 /// in order; the order of several pages is any.
 const PAGE_MAX: usize = 1000;
-/// Bytes of one page.
-const PAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one page, down and up again: less than a second on a slow line.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 /// What a dead letter says whose queue can't be told.
 const UNKNOWN_QUEUE: &str = "unknown";
 
@@ -44,26 +45,38 @@ struct Left {
     score: Bytes,
     /// The dead consumer's key, if it was one of ours.
     held: Option<String>,
+    /// Whether it was a delivery without an outcome. Not where a worker that lives has lost its connection: an outage would
+    /// make dead letters of messages that never began.
+    counts: bool,
     /// Value of `unacked`.
     entry: Bytes,
 }
 
-/// Gives back what dead consumers held, until nothing is left or the time is over. Those in `sure` are dead whatever their
-/// lease says.
-pub(crate) async fn recover(inner: &Inner, node: &str, sure: &[String], until: Instant) -> Result<(), Error> {
+/// Gives back what dead consumers held, until nothing is left or the time is over: those of this process that `lost` their
+/// connection, whatever their lease says, and those whose lease is still the one that ran out.
+pub(crate) async fn recover(
+    inner: &Inner,
+    node: &str,
+    lost: &[String],
+    expired: &[Expired],
+    until: Instant,
+) -> Result<(), Error> {
     const ACT: &str = "recover what dead workers held";
     let own = &inner.broker.keys;
     let mut restored = 0;
     loop {
         let mut call = FENCE.call(&[&own.consumers, &own.unacked, &own.unacked_index]);
         call.arg(own.held_prefix()).arg(PAGE_MAX).arg(PAGE_BYTES_MAX);
-        for consumer in sure {
-            call.arg(consumer);
+        for consumer in lost {
+            call.arg(consumer).arg("");
+        }
+        for one in expired {
+            call.arg(&one.consumer).arg(&one.lease);
         }
         let answer = inner.commands.script(ACT, &call).await?;
-        inner.broker.fenced(sure);
-        let (left_over, page) =
-            read_fenced(inner, answer).ok_or_else(|| reply::odd(&inner.url, ACT, "a list of messages"))?;
+        inner.broker.fenced(lost);
+        let (left_over, page) = read_fenced(inner, lost, answer)
+            .ok_or_else(|| reply::odd(&inner.url, ACT, "a list of messages"))?;
         let is_empty = page.is_empty();
         restored += restore(inner, node, page).await?;
         // A page of nothing but what others gave back already may be followed by more.
@@ -77,16 +90,17 @@ pub(crate) async fn recover(inner: &Inner, node: &str, sure: &[String], until: I
     Ok(())
 }
 
-fn read_fenced(inner: &Inner, answer: Value) -> Option<(u64, Vec<Left>)> {
+fn read_fenced(inner: &Inner, lost: &[String], answer: Value) -> Option<(u64, Vec<Left>)> {
     let mut parts = reply::list(answer)?.into_iter();
     let left_over = reply::count(&parts.next()?)?;
     let mut page = Vec::new();
     for group in parts {
         let mut group = reply::list(group)?.into_iter();
-        let held = inner.broker.keys.held(&reply::text(group.next()?)?);
+        let consumer = reply::text(group.next()?)?;
+        let (held, counts) = (inner.broker.keys.held(&consumer), !lost.contains(&consumer));
         while let (Some(tag), Some(score), Some(entry)) = (group.next(), group.next(), group.next()) {
             let (tag, score, entry) = (reply::bytes(tag)?, reply::bytes(score)?, reply::bytes(entry)?);
-            page.push(Left { tag, score, held: Some(held.clone()), entry });
+            page.push(Left { tag, score, held: Some(held.clone()), counts, entry });
         }
     }
     Some((left_over, page))
@@ -148,7 +162,7 @@ fn read_overdue(answer: Value) -> Option<Vec<Left>> {
     let mut page = Vec::new();
     while let (Some(tag), Some(score), Some(entry)) = (parts.next(), parts.next(), parts.next()) {
         let (tag, score, entry) = (reply::bytes(tag)?, reply::bytes(score)?, reply::bytes(entry)?);
-        page.push(Left { tag, score, held: None, entry });
+        page.push(Left { tag, score, held: None, counts: true, entry });
     }
     Some(page)
 }
@@ -207,7 +221,7 @@ async fn restore(inner: &Inner, node: &str, page: Vec<Left>) -> Result<u64, Erro
     reply::count(&answer).ok_or_else(|| reply::odd(&inner.url, ACT, "a number"))
 }
 
-/// Where a message goes back to. It had a delivery that ended without an outcome, which is counted; what can't go back must
+/// Where a message goes back to. A delivery that ended without an outcome is counted; what can't go back must
 /// not come by again and again.
 fn way_back(
     inner: &Inner,
@@ -228,7 +242,7 @@ fn way_back(
     let queue =
         queues.first().cloned().filter(|queue| !queue.is_empty()).unwrap_or_else(|| UNKNOWN_QUEUE.to_owned());
     let marked = envelope::read(&entry.envelope).and_then(|read| {
-        let count = read.delivery_count.saturating_add(1);
+        let count = read.delivery_count.saturating_add(u32::from(left.counts));
         Ok((read, envelope::redelivered(&entry.envelope, count)?))
     });
     match marked {

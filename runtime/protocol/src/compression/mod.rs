@@ -6,8 +6,12 @@
 mod read;
 mod write;
 
-use bytes::Bytes;
+use std::sync::LazyLock;
 
+use bytes::Bytes;
+use memchr::memmem::Finder;
+
+use crate::Message;
 use crate::output::Overflow;
 
 /// Largest window of history that a stream may ask for, in bytes: what brotli always may, and twice what Python's `lzma`
@@ -18,6 +22,14 @@ const WINDOW_BITS_MAX: u32 = 24;
 
 /// What a stored result begins with when it is compressed; the content type, a zero byte and the stream follow.
 const STORED: &[u8] = b"\0celery-compressed\0";
+
+/// Finds the header of a compressed body. Made once: that takes longer than a search in usual headers.
+static HEADER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"compression\""));
+
+/// Whether decoding a message may take long: it is compressed, or somewhere it says so.
+pub fn may_be_compressed(message: &Message) -> bool {
+    HEADER.find(&message.headers).is_some()
+}
 
 /// A compression by what it really is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

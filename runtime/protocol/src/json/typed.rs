@@ -27,32 +27,39 @@ const KNOWN: [(&str, Kind); 7] = [
     ("base64", Kind::String),
 ];
 
+/// How deep values may be nested: as deep as whatever reads them afterwards goes. A deeper one would cost the stack.
+const DEPTH_MAX: usize = 200;
+
 /// Checks every typed value in a text, at any depth: its type is one of kombu's or in `more`, its value of that type's kind.
 /// A text without any costs one search.
 ///
 /// # Errors
-/// When a type is not known or its value of another kind; both are undecodable to Celery.
+/// When a type is not known or its value of another kind, both of which are undecodable to Celery; or when values are nested
+/// too deep.
 pub(crate) fn check(text: &Bytes, more: &[String]) -> Result<(), Error> {
     if MARK.find(text).is_none() {
         return Ok(());
     }
     let mut scanner = Scanner::new(text)?;
     let kind = scanner.kind()?;
-    walk(&mut scanner, kind, more)?;
+    walk(&mut scanner, kind, more, 0)?;
     scanner.finish()
 }
 
-fn walk(scanner: &mut Scanner<'_>, kind: Kind, more: &[String]) -> Result<(), Error> {
+fn walk(scanner: &mut Scanner<'_>, kind: Kind, more: &[String], depth: usize) -> Result<(), Error> {
+    if depth > DEPTH_MAX {
+        return Err(Error::new(format!("expected at most {DEPTH_MAX} levels of nesting"), scanner.offset()));
+    }
     match kind {
         Kind::Array => {
             let mut next = scanner.first_element()?;
             while let Some(kind) = next {
-                walk(scanner, kind, more)?;
+                walk(scanner, kind, more, depth + 1)?;
                 next = scanner.next_element()?;
             }
             Ok(())
         }
-        Kind::Object => walk_object(scanner, more),
+        Kind::Object => walk_object(scanner, more, depth + 1),
         _ => scanner.skip(),
     }
 }
@@ -73,7 +80,7 @@ impl Key {
     }
 }
 
-fn walk_object(scanner: &mut Scanner<'_>, more: &[String]) -> Result<(), Error> {
+fn walk_object(scanner: &mut Scanner<'_>, more: &[String], depth: usize) -> Result<(), Error> {
     let (mut name, mut value, mut others) = (None, None, false);
     let mut key = scanner.first_key(Key::of)?;
     let at = scanner.offset();
@@ -83,15 +90,15 @@ fn walk_object(scanner: &mut Scanner<'_>, more: &[String]) -> Result<(), Error> 
             Key::Type if kind == Kind::String => name = Some(scanner.text(|text| Some(text.to_owned()))?),
             Key::Type => {
                 name = Some(None);
-                walk(scanner, kind, more)?;
+                walk(scanner, kind, more, depth)?;
             }
             Key::Value => {
                 value = Some(kind);
-                walk(scanner, kind, more)?;
+                walk(scanner, kind, more, depth)?;
             }
             Key::Other => {
                 others = true;
-                walk(scanner, kind, more)?;
+                walk(scanner, kind, more, depth)?;
             }
         }
         key = scanner.next_key(Key::of)?;
@@ -189,6 +196,16 @@ mod tests {
         ] {
             let error = checked(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_whatever_is_missing() {
+        for (open, mark) in [("[", "\"__type__\""), ("{\"a\":", "{\"__type__\": 1}")] {
+            let deep = |levels: usize| checked(&format!("{}{mark}", open.repeat(levels)));
+            let error = deep(1_000_000).unwrap_err();
+            assert!(error.contains("at most 200 levels"), "{error}");
+            assert!(!deep(100).unwrap_err().contains("levels"));
         }
     }
 

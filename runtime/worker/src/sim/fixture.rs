@@ -45,6 +45,7 @@ impl Bench {
         let (settler, inbox) = mpsc::channel(16);
         let WorkerParts { broker, backend, executor, clock, rng, config } = parts(&world, 4, change);
         let shared = Arc::new(Shared {
+            bodies: Arc::default(),
             broker,
             backend,
             clock,
@@ -75,7 +76,7 @@ impl Bench {
 
     pub(crate) fn arrived(&self, delivery: Delivery) -> Arrived {
         let message = decode(&delivery.message, &self.parts.shared.config.decode_limits);
-        Arrived { delivery, message, success: None }
+        Arrived { delivery, message, body: self.parts.shared.bodies.hold(0), success: None }
     }
 
     /// A request for a task of the model world.
@@ -84,7 +85,8 @@ impl Bench {
         let held = self.held(message.clone());
         let decoded = decode(&message, &self.parts.shared.config.decode_limits).unwrap();
         let version: ModelTask = crate::Executor::lookup(&self.parts.executor, task).unwrap();
-        let request = Request::new(Arc::clone(&self.parts), decoded, version, &held);
+        let request =
+            Request::new(Arc::clone(&self.parts), decoded, self.parts.shared.bodies.hold(0), version, &held);
         (Arc::new(request), held)
     }
 }

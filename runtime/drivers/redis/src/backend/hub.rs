@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::keeper::Keeper;
 use self::table::{Seat, Table};
 use super::record;
-use crate::link::Site;
+use crate::link::{Link, Site};
 
 /// Watches that wait to be subscribed. More wait for their turn: subscribing goes a batch at a time.
 const ASKS_MAX: usize = 1024;
@@ -27,6 +27,8 @@ const ASKS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Hub {
     site: Arc<Site>,
+    /// Reads what stands there: the server cuts a subscriber who is behind, be it by a few large records.
+    commands: Link,
     table: Arc<Table>,
     /// Started by the first watch.
     keeper: OnceLock<(mpsc::Sender<Ask>, AbortOnDropHandle<()>)>,
@@ -40,8 +42,8 @@ struct Ask {
 }
 
 impl Hub {
-    pub(crate) fn new(site: Arc<Site>) -> Self {
-        Self { site, table: Arc::default(), keeper: OnceLock::new() }
+    pub(crate) fn new(site: Arc<Site>, commands: Link) -> Self {
+        Self { site, commands, table: Arc::default(), keeper: OnceLock::new() }
     }
 
     /// Watches one channel from what stands there now.
@@ -64,7 +66,7 @@ impl Hub {
     fn asks(&self) -> &mpsc::Sender<Ask> {
         let (asks, _) = self.keeper.get_or_init(|| {
             let (asks, asked) = mpsc::channel(ASKS_MAX);
-            let keeper = Keeper::new(&self.site, Arc::clone(&self.table), asked);
+            let keeper = Keeper::new(&self.site, self.commands.clone(), Arc::clone(&self.table), asked);
             (asks, AbortOnDropHandle::new(tokio::spawn(keeper.run())))
         });
         asks

@@ -40,8 +40,6 @@ pub struct Transport {
     pub socket_timeout: Option<Duration>,
     /// How long a connection may take to make, per server. Default 5 s.
     pub socket_connect_timeout: Option<Duration>,
-    /// Celery's name for how often a connection proves that it lives; taken, and bounded by rwork's own tick. Default 25 s.
-    pub health_check_interval: Duration,
     /// How often to look for messages where the server can't tell of them. Default 100 ms.
     pub polling_interval: Option<Duration>,
     /// Where a message goes that no binding matches. Default none: publishing it is an error.
@@ -80,7 +78,6 @@ impl Default for Transport {
             sentinel_kwargs: SentinelOptions::default(),
             socket_timeout: None,
             socket_connect_timeout: None,
-            health_check_interval: Duration::from_secs(25),
             polling_interval: None,
             deadletter_queue: None,
             client_name: None,
@@ -105,6 +102,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "body_encoding",
     "fanout_patterns",
     "fanout_prefix",
+    "health_check_interval",
     "max_connections",
     "min_other_sentinels",
     "retry_on_timeout",
@@ -117,7 +115,6 @@ const NAMES: &[&str] = &[
     "client_name",
     "deadletter_queue",
     "global_keyprefix",
-    "health_check_interval",
     "master_name",
     "polling_interval",
     "priority_steps",
@@ -176,7 +173,6 @@ impl Transport {
                 self.socket_connect_timeout =
                     optional(value).map(|value| some_seconds(name, value)).transpose()?;
             }
-            "health_check_interval" => self.health_check_interval = some_seconds(name, value)?,
             "polling_interval" => {
                 self.polling_interval = optional(value).map(|value| some_seconds(name, value)).transpose()?;
             }

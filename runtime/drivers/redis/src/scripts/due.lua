@@ -28,15 +28,21 @@ local function move_due(queues, now, most)
     local ids = redis.call('ZRANGEBYSCORE', queue[1], '-inf', now, 'LIMIT', 0, most)
     most = most - #ids
     for _, id in ipairs(ids) do
-      local parked = redis.call('HGET', queue[2], id)
+      local parked, stuck = redis.call('HGET', queue[2], id), false
       if parked then
         local colon = string.find(parked, ':', 1, true)
         local step = tonumber(string.sub(parked, 1, colon - 1))
-        -- First here, then away there: a key of a wrong type ends the script, and nothing may be lost by that.
-        redis.call('LPUSH', list_of(queue, step), string.sub(parked, colon + 1))
+        -- First here, then away there. Where the list's key is of a wrong type it stays parked for another second: that must
+        -- not keep what else is in hand.
+        local pushed = redis.pcall('LPUSH', list_of(queue, step), string.sub(parked, colon + 1))
+        stuck = type(pushed) == 'table' and pushed.err
       end
-      redis.call('ZREM', queue[1], id)
-      redis.call('HDEL', queue[2], id)
+      if stuck then
+        redis.call('ZADD', queue[1], now + 1000, id)
+      else
+        redis.call('ZREM', queue[1], id)
+        redis.call('HDEL', queue[2], id)
+      end
     end
   end
 end

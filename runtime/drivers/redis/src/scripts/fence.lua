@@ -1,33 +1,29 @@
 -- Ends the leases of dead consumers and reads a page of what they held. Whoever was dead and is not knows from now on that
--- it is. Those that were read before and not restored (their reader died) are read again.
+-- it is. Those that were read before and not restored (their reader died) are read again. A lease that ran out is not
+-- enough: the server's clock may have been put forward. Whoever calls has seen it unchanged for longer than anybody who
+-- lives leaves it so.
 --
 -- KEYS  1 consumers  2 unacked  3 unacked_index
--- ARGV  1 what keys of `held` begin with  2 most messages  3 most bytes, then consumers that are dead for sure
+-- ARGV  1 what keys of `held` begin with  2 most messages  3 most bytes, then each consumer that is dead, and its lease as it
+--       was seen; an empty one: dead whatever that says
 -- Answer  { number of dead consumers that are left, { consumer, tag, score, entry, tag, score, entry, ... }, ... }
 --         for each the newest message first
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full.
 redis.call('ZREM', KEYS[1], '')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-
 -- The end of its lease stays known, as a negative number.
 local function fence(consumer, lease)
-  if lease >= 0 then
-    lease = -1 - lease
-    redis.call('ZADD', KEYS[1], lease, consumer)
-  end
-  return -1 - lease
+  if lease >= 0 then redis.call('ZADD', KEYS[1], -1 - lease, consumer) end
 end
-for i = 4, #ARGV do
+for i = 4, #ARGV, 2 do
   local lease = redis.call('ZSCORE', KEYS[1], ARGV[i])
-  if lease then fence(ARGV[i], tonumber(lease)) end
+  if lease and (ARGV[i + 1] == '' or ARGV[i + 1] == lease) then fence(ARGV[i], tonumber(lease)) end
 end
 local most, bytes, answer = tonumber(ARGV[2]), tonumber(ARGV[3]), { 0 }
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, most)
 for i = 1, #dead, 2 do
   if most <= 0 or bytes <= 0 then break end
-  local consumer, lease = dead[i], fence(dead[i], tonumber(dead[i + 1]))
+  local consumer, lease = dead[i], -1 - tonumber(dead[i + 1])
   local key, found, group = ARGV[1] .. consumer, {}, { consumer }
   for _, tag in ipairs(redis.call('SRANDMEMBER', key, most)) do
     if bytes <= 0 then break end
@@ -54,5 +50,5 @@ for i = 1, #dead, 2 do
     redis.call('ZREM', KEYS[1], consumer)
   end
 end
-answer[1] = redis.call('ZCOUNT', KEYS[1], '-inf', now)
+answer[1] = redis.call('ZCOUNT', KEYS[1], '-inf', '(0')
 return answer

@@ -17,14 +17,15 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.trim().split_once("://").ok_or("`redis://host:6379/0`")?;
-        let rest = rest.split('#').next().unwrap_or_default();
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let authority_end = rest.find('/').unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(authority_end);
-        // A slash in a password would end the host early, and the password would be taken for a path and shown.
-        if path.contains('@') {
-            return Err("a password with its special characters percent-encoded (`/` as `%2F`)".to_owned());
+        let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, after) = rest.split_at(authority_end);
+        // One of these in a password would end the host early, and the password would be taken for something else and shown.
+        if !authority.contains('@') && after.split('=').next().is_some_and(|before| before.contains('@')) {
+            return Err("a password with its special characters percent-encoded (`/` as `%2F`, `?` as `%3F`, `#` as `%23`)"
+                .to_owned());
         }
+        let after = after.split('#').next().unwrap_or_default();
+        let (path, query) = after.split_once('?').unwrap_or((after, ""));
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (username, password) =
             user.split_once(':').map_or((user, None), |(name, word)| (name, Some(word)));

@@ -25,6 +25,7 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Keeper {
     link: Link,
+    commands: Link,
     table: Arc<Table>,
     asked: mpsc::Receiver<Ask>,
     /// Rings when the server has closed the connection.
@@ -38,12 +39,17 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(site: &Arc<Site>, table: Arc<Table>, asked: mpsc::Receiver<Ask>) -> Self {
+    pub(super) fn new(
+        site: &Arc<Site>,
+        commands: Link,
+        table: Arc<Table>,
+        asked: mpsc::Receiver<Ask>,
+    ) -> Self {
         let lost = Arc::new(Notify::new());
         let (heard, rings) = (Arc::clone(&table), Arc::clone(&lost));
         let pushes: Pushes = Arc::new(move |info| hear(&heard, &rings, info));
         let link = Link::with_pushes(Arc::clone(site), pushes);
-        Self { link, table, asked, lost, wire: None, again_at: None, outage: None }
+        Self { link, commands, table, asked, lost, wire: None, again_at: None, outage: None }
     }
 
     /// Until the handle is dropped.
@@ -103,13 +109,30 @@ impl Keeper {
                 pipe.cmd("SUBSCRIBE").arg(channel);
             }
             for channel in channels {
-                pipe.cmd("GET").arg(channel);
+                pipe.cmd("EXISTS").arg(channel);
             }
             let answers = self.link.pipeline_on(&wire, "watch results", &pipe).await?;
-            for (channel, answer) in channels.iter().zip(answers.into_iter().skip(channels.len())) {
-                if let Value::BulkString(record) = answer {
-                    self.table.read(channel, record.into());
-                }
+            let stand = channels.iter().zip(answers.iter().skip(channels.len()));
+            let stand: Vec<&String> =
+                stand.filter(|(_, exists)| **exists == Value::Int(1)).map(|(channel, _)| channel).collect();
+            self.read(&stand).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what stands there, now that nothing later can be missed.
+    async fn read(&self, channels: &[&String]) -> Result<(), Error> {
+        if channels.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        for channel in channels {
+            pipe.cmd("GET").arg(channel);
+        }
+        let answers = self.commands.pipeline("read results", &pipe).await?;
+        for (channel, answer) in channels.iter().zip(answers) {
+            if let Value::BulkString(record) = answer {
+                self.table.read(channel, record.into());
             }
         }
         Ok(())
