@@ -47,13 +47,29 @@ pub struct History {
 /// What is different where messages are on a server that can be killed itself and that Celery's workers serve, too.
 #[derive(Clone, Debug, Default)]
 pub struct Beside {
-    /// When the server was killed.
-    pub outages: Vec<Timestamp>,
+    /// When the server was away.
+    pub outages: Vec<Outage>,
     /// Nodes that are Celery's.
     pub celery: BTreeSet<String>,
     /// What a worker of Celery's took out of its list without noting it anywhere, and was killed: proved by the
     /// [`ledger`].
     pub dropped_by_kombu: BTreeSet<u64>,
+}
+
+/// A time without the server. Workers go on with what they hold until they notice it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Just before it was killed.
+    pub from: Timestamp,
+    /// When it answered again.
+    pub to: Timestamp,
+}
+
+impl Outage {
+    /// Whether the server was away at some time between these two.
+    fn meets(self, from: Timestamp, to: Timestamp) -> bool {
+        self.from.as_millis() <= to.as_millis() && from.as_millis() <= self.to.as_millis()
+    }
 }
 
 /// One line of the tasks' log.

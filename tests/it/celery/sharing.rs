@@ -23,7 +23,7 @@ fn impatient() -> anyhow::Result<Stage> {
         "worker_prefetch_multiplier = 1",
         &format!(
             "[broker_transport_options]\nvisibility_timeout = {timeout}\n\
-             unacked_restore_interval = 0.2\nunacked_restore_throttle = 1\n"
+             unacked_restore_interval = 0.2\nunacked_restore_throttle = 1\n\n[redis]\nlease = {timeout}\n"
         ),
     )?;
     Ok(stage)
@@ -161,7 +161,7 @@ async fn a_killed_rwork_worker_is_inherited_within_its_lease() -> anyhow::Result
             let again = |entry: &rwork_tests::journal::Entry| {
                 entry.says("task started") && entry.field("task_id") == Some(&id)
             };
-            // The promise; it is the lease and a third, 7 s with the default.
+            // The promise; it is the lease and two thirds, 8.3 s with the default.
             tokio::time::timeout(Duration::from_secs(10), log.find(again)).await?;
             stage.open("go")?;
             let result: Value = client.get(&id).await?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use redis::aio::MultiplexedConnection;
 use rwork_client::Client;
 use rwork_protocol::Timestamp;
-use rwork_tests::history::{Beside, History, Producer, judge, ledger};
+use rwork_tests::history::{Beside, History, Outage, Producer, judge, ledger};
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{is_full_run, say, seed, unless_it_hangs};
 use tokio::sync::watch;
@@ -109,23 +109,18 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
 
 /// Kills the server in the middle of everything and starts it again. A worker that is only starting would find no server
 /// and leave, which is not what is to be shown.
-async fn restart(
-    ground: &Arc<Ground>,
-    crew: &mut Crew,
-    up: &watch::Sender<bool>,
-) -> anyhow::Result<Timestamp> {
+async fn restart(ground: &Arc<Ground>, crew: &mut Crew, up: &watch::Sender<bool>) -> anyhow::Result<Outage> {
     crew.all_up().await?;
     up.send_replace(false);
-    let ground = Arc::clone(ground);
+    let now = || Timestamp::from_system(SystemTime::now());
+    let (from, ground) = (now(), Arc::clone(ground));
     let restarted = tokio::task::spawn_blocking(move || {
         ground.server.kill_9()?;
-        // A task may have begun until now and still have met the end of the server.
-        let at = Timestamp::from_system(SystemTime::now());
-        ground.server.start_again().map(|()| at)
+        ground.server.start_again()
     });
-    let at = restarted.await??;
+    restarted.await??;
     up.send_replace(true);
-    Ok(at)
+    Ok(Outage { from, to: now() })
 }
 
 /// One producer that goes on sending; through an outage it waits for its end, as a person would.

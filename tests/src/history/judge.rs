@@ -168,7 +168,7 @@ impl Verdict {
 
 /// Whether the first of two starts was cut short by a kill, and the second came after it.
 fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
-    if history.outage_between(first.at, second.at).is_some() {
+    if history.was_away(first.at, second.at) {
         return Ok(());
     }
     let kill = history
@@ -188,21 +188,21 @@ impl History {
         self.lines.iter().any(|line| line.word == Word::End && line.number == number && line.node == node)
     }
 
-    /// The last kill of the server between two moments.
-    fn outage_between(&self, from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        let between = from.as_millis()..=to.as_millis();
-        let outages = self.beside.iter().flat_map(|beside| &beside.outages);
-        outages.copied().filter(|outage| between.contains(&outage.as_millis())).max()
+    /// Whether the server was away at some time between these two.
+    fn was_away(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.beside.iter().flat_map(|beside| &beside.outages).any(|outage| outage.meets(from, to))
     }
 
     /// Whether a kill came between the stored result of the first start and its ack, so that there was a second one. Never
     /// where a result and its ack are one step.
     fn was_unacked(&self, stored: Timestamp, first: &Line, second: &Line) -> bool {
-        let Some(beside) = &self.beside else { return false };
-        let kills =
-            self.kill(&first.node).map(|kill| kill.at).into_iter().chain(beside.outages.iter().copied());
-        let (least, most) = (stored.as_millis(), (stored.as_millis() + ACK_MS).min(second.at.as_millis()));
-        kills.into_iter().any(|kill| (least..=most).contains(&kill.as_millis()))
+        if self.beside.is_none() {
+            return false;
+        }
+        let until = Timestamp::from_millis((stored.as_millis() + ACK_MS).min(second.at.as_millis()));
+        let within = stored.as_millis()..=until.as_millis();
+        self.kill(&first.node).is_some_and(|kill| within.contains(&kill.at.as_millis()))
+            || self.was_away(stored, until)
     }
 
     /// What Celery's workers were handed, as far as it began: they run one message at a time.

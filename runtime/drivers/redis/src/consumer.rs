@@ -81,7 +81,7 @@ impl RedisConsumer {
             .await?;
         let is_told = pump::ask_to_be_told(&wire).await?;
         let (id, sources) = (Uuid::new_v4().to_string(), Sources::new(&inner.broker.keys, &options.queues));
-        let expired = lease::enter(inner, &id, &sources).await?;
+        let seen = lease::enter(inner, &id, &sources).await?;
         let shared = Shared {
             inner: Arc::clone(inner),
             id,
@@ -104,7 +104,7 @@ impl RedisConsumer {
             cursor: Mutex::default(),
             care: Care::new(Arc::clone(inner), node),
         };
-        consumer.care.look(expired);
+        consumer.care.look(seen);
         Ok(consumer)
     }
 
@@ -207,7 +207,7 @@ impl Consumer for RedisConsumer {
             return Err(self.shared.lease_lost());
         };
         *locked(&self.cursor) = renewed.next;
-        self.care.look(renewed.expired);
+        self.care.look(renewed.seen);
         Ok(())
     }
 

@@ -34,9 +34,24 @@ impl Default for Cursor {
 /// A renewal that succeeded.
 #[derive(Debug)]
 pub(crate) struct Renewed {
+    pub(crate) seen: Seen,
+    pub(crate) next: Cursor,
+}
+
+/// What the server says of everybody's leases.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Milliseconds of its clock.
+    pub(crate) now_ms: i64,
     /// Some of those whose lease ran out.
     pub(crate) expired: Vec<Expired>,
-    pub(crate) next: Cursor,
+}
+
+impl Seen {
+    fn read(mut parts: impl Iterator<Item = Value>) -> Option<Self> {
+        let Value::Int(now_ms) = parts.next()? else { return None };
+        Some(Self { now_ms, expired: Expired::read(parts)? })
+    }
 }
 
 /// A consumer whose lease has run out by the server's clock.
@@ -48,8 +63,8 @@ pub(crate) struct Expired {
 }
 
 impl Expired {
-    fn read(parts: impl IntoIterator<Item = Value>) -> Option<Vec<Self>> {
-        let (mut parts, mut all) = (parts.into_iter(), Vec::new());
+    fn read(mut parts: impl Iterator<Item = Value>) -> Option<Vec<Self>> {
+        let mut all = Vec::new();
         while let (Some(consumer), Some(lease)) = (parts.next(), parts.next()) {
             all.push(Self { consumer: reply::text(consumer)?, lease: reply::text(lease)? });
         }
@@ -62,8 +77,8 @@ impl Expired {
     }
 }
 
-/// Registers a consumer and binds its queues. Returns some of the consumers whose lease ran out.
-pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> Result<Vec<Expired>, Error> {
+/// Registers a consumer and binds its queues. Returns what it sees of the others.
+pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> Result<Seen, Error> {
     const ACT: &str = "begin to consume";
     let own = &inner.broker.keys;
     let mut keys = vec![own.consumers.clone()];
@@ -78,8 +93,8 @@ pub(crate) async fn enter(inner: &Inner, consumer: &str, sources: &Sources) -> R
     }
     let answer = inner.commands.script(ACT, &call).await?;
     inner.broker.bind(sources.queues.iter().map(|source| &source.name));
-    let expired = reply::list(answer).and_then(Expired::read);
-    expired.ok_or_else(|| reply::odd(&inner.url, ACT, "a list of consumers"))
+    let seen = reply::list(answer).and_then(|parts| Seen::read(parts.into_iter()));
+    seen.ok_or_else(|| reply::odd(&inner.url, ACT, "the time and a list of consumers"))
 }
 
 /// Keeps what is held for another lease; `None`: it was lost.
@@ -107,9 +122,9 @@ pub(crate) async fn renew(
     let read = || {
         let mut parts = reply::list(answer)?.into_iter();
         let next = Cursor(reply::text(parts.next()?)?);
-        Some(Renewed { expired: Expired::read(parts)?, next })
+        Some(Renewed { seen: Seen::read(parts)?, next })
     };
-    read().map(Some).ok_or_else(|| reply::odd(&inner.url, ACT, "a cursor and a list of consumers"))
+    read().map(Some).ok_or_else(|| reply::odd(&inner.url, ACT, "a cursor, the time and a list of consumers"))
 }
 
 /// Ends a consumer that has given everything back.

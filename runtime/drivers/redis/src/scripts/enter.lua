@@ -2,7 +2,7 @@
 --
 -- KEYS  1 consumers, then for each queue its table of bindings and that of the permanent ones
 -- ARGV  1 consumer  2 lease in milliseconds  3 time to live of `consumers` in milliseconds, then for each queue its binding
--- Answer  { consumer, end of its lease, ... } of some that are dead
+-- Answer  { now in milliseconds, consumer, end of its lease, ... } of some whose lease ran out
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full, and a worker that can start
 -- is what drains it.
@@ -15,4 +15,4 @@ for i = 4, #ARGV do
   redis.call('SADD', KEYS[2 * i - 6], ARGV[i])
   redis.call('SADD', KEYS[2 * i - 5], ARGV[i])
 end
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, 64)
+return { now, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, 64)) }

@@ -1,7 +1,6 @@
 -- Ends the leases of dead consumers and reads a page of what they held. Whoever was dead and is not knows from now on that
 -- it is. Those that were read before and not restored (their reader died) are read again. A lease that ran out is not
--- enough: the server's clock may have been put forward. Whoever calls has seen it unchanged for longer than anybody who
--- lives leaves it so.
+-- enough: the server's clock may have been put forward. Whoever calls knows that it was not.
 --
 -- KEYS  1 consumers  2 unacked  3 unacked_index
 -- ARGV  1 what keys of `held` begin with  2 most messages  3 most bytes, then each consumer that is dead, and its lease as it

@@ -5,8 +5,8 @@
 -- ARGV  1 consumer  2 lease in milliseconds  3 time to live of both in milliseconds  4 most delayed messages to move
 --       5 cursor of the scores to refresh  6 about how many of them
 --       7 number of steps, and then the steps
--- Answer  nil when the lease is lost; else { cursor of the next refreshing, consumer, end of its lease, ... of some that
---         are dead }
+-- Answer  nil when the lease is lost; else { cursor of the next refreshing, now in milliseconds,
+--         consumer, end of its lease, ... of some whose lease ran out }
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full. Who holds something must be
 -- able to keep it.
@@ -34,4 +34,4 @@ end
 
 move_due(queues_of(3, 7), now, tonumber(ARGV[4]))
 local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, 64)
-return { page[1], unpack(dead) }
+return { page[1], math.floor(now), unpack(dead) }
