@@ -8,7 +8,7 @@ use rwork_protocol::service::RedactedUrl;
 use tokio::time::timeout;
 
 use super::connect::{Door, knock};
-use crate::error::Failure;
+use rwork_tls::Failure;
 use crate::options::SentinelOptions;
 use crate::url::{Address, Endpoint, Login};
 

@@ -1,0 +1,177 @@
+//! From the client library's and the server's errors to the one that both traits speak.
+//!
+//! Decides by reply codes, never shows a password (the library's errors hold none), and never calls an error final that the
+//! server may get over: what is final is blamed on the message or the setting.
+
+use lapin::ErrorKind;
+use lapin::protocol::AMQPErrorKind;
+use rwork_protocol::service::{Error, Hinted, RedactedUrl};
+use rwork_tls::{Failure, Words};
+
+/// What RabbitMQ calls what TLS is about.
+pub(crate) const WORDS: Words = Words {
+    plain: "amqp://",
+    tls_port: "the server's `listeners.ssl` port",
+    no_client_certificates: "`ssl_options.fail_if_no_peer_cert = false`",
+};
+
+/// Reply codes of AMQP 0-9-1 that are told apart.
+pub(crate) mod reply {
+    pub(crate) const CONTENT_TOO_LARGE: u16 = 311;
+    pub(crate) const CONNECTION_FORCED: u16 = 320;
+    pub(crate) const ACCESS_REFUSED: u16 = 403;
+    pub(crate) const NOT_FOUND: u16 = 404;
+    pub(crate) const RESOURCE_LOCKED: u16 = 405;
+    pub(crate) const PRECONDITION_FAILED: u16 = 406;
+    pub(crate) const NOT_ALLOWED: u16 = 530;
+    pub(crate) const NOT_IMPLEMENTED: u16 = 540;
+}
+
+/// Code and text of a server's refusal; `None`: the server has said nothing, the connection is lost.
+pub(crate) fn reply_code(error: &lapin::Error) -> Option<(u16, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => Some((said.get_id(), said.get_message().to_string())),
+        _ => None,
+    }
+}
+
+/// In the words of the traits; `act` says what was being done, as in "failed to `act`".
+pub(crate) fn explain(url: &RedactedUrl, act: &str, error: lapin::Error) -> Error {
+    let retry = |retryable, error| Error::Act { act: format!("{act} at {url}"), retryable, source: Box::new(error) };
+    let said = match error.kind() {
+        ErrorKind::ProtocolError(said) => said,
+        ErrorKind::SerialisationError(_) | ErrorKind::FutureCompleted => return retry(false, error),
+        ErrorKind::ChannelsLimitReached => return retry(true, error),
+        _ => return lost(url, &error),
+    };
+    let (code, text) = (said.get_id(), said.get_message().to_string());
+    let refused = |hint: &str| Error::Refused { url: url.clone(), why: text.clone(), hint: hint.to_owned() };
+    match code {
+        reply::ACCESS_REFUSED => refused(PERMISSION_HINT),
+        reply::NOT_ALLOWED => refused("check the virtual host and the user's permissions for it: `rabbitmqctl list_permissions`"),
+        reply::NOT_IMPLEMENTED => refused("that server can't do it: rwork needs RabbitMQ 3.8 or newer"),
+        reply::NOT_FOUND | reply::RESOURCE_LOCKED => retry(true, error),
+        reply::CONTENT_TOO_LARGE | reply::PRECONDITION_FAILED => retry(false, error),
+        _ => match said.kind() {
+            // The whole connection went: the server restarts, or an administrator closed it.
+            AMQPErrorKind::Hard(_) => unreachable(url, &text),
+            AMQPErrorKind::Soft(_) => retry(true, error),
+        },
+    }
+}
+
+const PERMISSION_HINT: &str = "give that user the rights to configure, write and read: `rabbitmqctl set_permissions -p <vhost> <user> '.*' '.*' '.*'`";
+
+/// The connection is gone, for whatever reason.
+fn lost(url: &RedactedUrl, error: &lapin::Error) -> Error {
+    unreachable(url, &lost_words(error))
+}
+
+fn unreachable(url: &RedactedUrl, what: &str) -> Error {
+    Error::Unreachable {
+        url: url.clone(),
+        source: Box::new(Hinted { what: what.to_owned(), hint: String::new() }),
+    }
+}
+
+/// Why a connection that stood is gone.
+pub(crate) fn lost_words(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::IOError(io) => io.to_string(),
+        ErrorKind::MissingHeartbeatError => "no heartbeat came for too long".to_owned(),
+        ErrorKind::ProtocolError(said) => said.get_message().to_string(),
+        _ => "the connection was closed".to_owned(),
+    }
+}
+
+/// What the first bytes of whatever listens there tell, when it did not come to an AMQP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stranger {
+    /// It closed without a word.
+    Mute,
+    /// A TLS alert, as a TLS port answers to plain bytes.
+    Tls,
+    /// An AMQP header: it speaks another version.
+    OtherAmqp,
+    /// Something else.
+    Other,
+    /// It began as RabbitMQ does.
+    Rabbit,
+}
+
+/// TLS records of the types alert (21) and handshake (22) begin so, with a version of 3.x.
+const TLS_RECORDS: [[u8; 2]; 2] = [[21, 3], [22, 3]];
+
+impl Stranger {
+    pub(crate) fn of(first: &[u8]) -> Self {
+        match first {
+            [] => Self::Mute,
+            [kind, version, ..] if TLS_RECORDS.contains(&[*kind, *version]) => Self::Tls,
+            [b'A', b'M', b'Q', b'P', ..] => Self::OtherAmqp,
+            // A method frame on channel 0.
+            [1, 0, 0, ..] => Self::Rabbit,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why a server did not let us in. `user` and `vhost` are who we said to be and what we wanted.
+pub(crate) fn unwelcome(url: &RedactedUrl, error: &lapin::Error, first: &[u8], vhost: &str) -> Failure {
+    match reply_code(error) {
+        Some((code, text)) => return refusal(url, code, &text, vhost),
+        None => {}
+    }
+    match Stranger::of(first) {
+        Stranger::Tls => Failure::refused(
+            url,
+            "that port speaks TLS",
+            "use `amqps://`, or the server's plain port (5672 unless `listeners.tcp` says otherwise)",
+        ),
+        Stranger::OtherAmqp => Failure::refused(
+            url,
+            "it speaks another version of AMQP",
+            "rwork needs AMQP 0-9-1: RabbitMQ, not an AMQP 1.0 server",
+        ),
+        Stranger::Other => Failure::refused(
+            url,
+            "what listens there does not speak AMQP",
+            "check host and port of the URL (15672 is RabbitMQ's management page, not its AMQP port)",
+        ),
+        Stranger::Mute => Failure::unreachable(
+            url,
+            "it closed the connection without a word",
+            "if that is a TLS port, use `amqps://`; otherwise look whether it is RabbitMQ that listens there",
+        ),
+        Stranger::Rabbit => Failure::unreachable(
+            url,
+            format!("it broke off while letting us in: {}", lost_words(error)),
+            "that server is going down, or was overloaded: look at its log",
+        ),
+    }
+}
+
+fn refusal(url: &RedactedUrl, code: u16, text: &str, vhost: &str) -> Failure {
+    match code {
+        reply::ACCESS_REFUSED => Failure::refused(
+            url,
+            "it does not know this user with this password",
+            "check user and password of the URL (special characters percent-encoded) by `rabbitmqctl authenticate_user`; `guest` may enter from the server's own machine only",
+        ),
+        reply::NOT_ALLOWED if text.contains("not found") => Failure::refused(
+            url,
+            format!("it has no virtual host `{vhost}`"),
+            format!("create it by `rabbitmqctl add_vhost {vhost}`, or name another one at the end of the URL"),
+        ),
+        reply::NOT_ALLOWED if text.contains("limit") => Failure::unreachable(
+            url,
+            text.to_owned(),
+            "let other connections go, or raise the limit of that user or virtual host",
+        ),
+        reply::NOT_ALLOWED => Failure::refused(
+            url,
+            format!("this user may not enter the virtual host `{vhost}`"),
+            format!("allow it by `rabbitmqctl set_permissions -p {vhost} <user> '.*' '.*' '.*'`"),
+        ),
+        _ => Failure::unreachable(url, text.to_owned(), ""),
+    }
+}

@@ -1,0 +1,99 @@
+//! One connection, until it breaks.
+
+use futures_util::StreamExt;
+use lapin::{Channel, Connection, Event};
+use rwork_protocol::service::{Error, RedactedUrl};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::stream::Cutter;
+use crate::error::explain;
+
+/// Why the server takes nothing from a connection: `low on memory`, `low on disk`; `None`: it does.
+pub(crate) type Blocked = Option<String>;
+
+/// One connection, never made again. Many tasks may use it at once.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    connection: Connection,
+    /// The server, for people.
+    pub(crate) url: RedactedUrl,
+    /// What the server said of itself: `3.10.8`.
+    pub(crate) greeting: Greeting,
+    cutter: Cutter,
+    /// Reads the connection's notices; ends with it.
+    notices: std::sync::OnceLock<AbortOnDropHandle<()>>,
+}
+
+/// What was agreed on with the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Greeting {
+    /// Channels at most; 0: no limit.
+    pub(crate) channel_max: u16,
+    /// Bytes of a frame at most; a message's properties and headers must fit into one.
+    pub(crate) frame_max: u32,
+    /// Seconds; 0: none.
+    pub(crate) heartbeat_s: u16,
+}
+
+impl Wire {
+    pub(super) fn new(connection: Connection, url: RedactedUrl, cutter: Cutter) -> Self {
+        let agreed = connection.configuration();
+        let greeting = Greeting {
+            channel_max: agreed.channel_max(),
+            frame_max: agreed.frame_max(),
+            heartbeat_s: agreed.heartbeat(),
+        };
+        Self { connection, url, greeting, cutter, notices: std::sync::OnceLock::new() }
+    }
+
+    /// Opens a channel. Dropping it and its clones closes it.
+    pub(crate) async fn channel(&self) -> Result<Channel, Error> {
+        self.connection.create_channel().await.map_err(|error| explain(&self.url, "open a channel", error))
+    }
+
+    /// Whether the connection is lost: every further call fails.
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.connection.status().connected() || self.lost().is_cancelled()
+    }
+
+    /// Cancelled when the connection is gone for good.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        self.cutter.lost()
+    }
+
+    /// Ends the connection at once, without a word to the server.
+    pub(crate) fn cut(&self) {
+        self.cutter.cut();
+    }
+
+    /// Tells from now on whether the server takes anything.
+    pub(super) fn tell_blocked(&self, blocked: watch::Sender<Blocked>) {
+        let mut events = self.connection.events_listener();
+        let (lost, url) = (self.lost().clone(), self.url.clone());
+        blocked.send_replace(None);
+        self.notices.get_or_init(|| {
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                loop {
+                    let event = tokio::select! {
+                        () = lost.cancelled() => None,
+                        event = events.next() => event,
+                    };
+                    let news = match event {
+                        None => break,
+                        Some(Event::ConnectionBlocked(why)) => Some(why),
+                        Some(Event::ConnectionUnblocked) => None,
+                        Some(_) => continue,
+                    };
+                    match &news {
+                        Some(why) => tracing::warn!(%url, why, "blocked: the server takes no messages until it has room"),
+                        None => tracing::info!(%url, "no longer blocked"),
+                    }
+                    blocked.send_replace(news);
+                }
+                blocked.send_replace(None);
+            }))
+        });
+    }
+}
