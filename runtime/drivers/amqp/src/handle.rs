@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rwork_protocol::service::{Error, RedactedUrl};
 
 use crate::backend::Replies;
+use crate::broker::BrokerState;
 use crate::link::{Link, Site};
 use crate::options::Options;
 
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     pub(crate) publishing: Link,
     /// For consuming and acks. Nothing is ever published here, so that the server never blocks it.
     pub(crate) consuming: Link,
+    /// What publishers and consumers share.
+    pub(crate) broker: BrokerState,
     /// Results that come back to this process.
     pub(crate) replies: Replies,
 }
@@ -44,7 +47,7 @@ impl Amqp {
         let consuming = Link::new(site, "consuming");
         publishing.wire().await?;
         let url = options.redacted();
-        let replies = Replies::default();
-        Ok(Self { inner: Arc::new(Inner { options, url, publishing, consuming, replies }) })
+        let (broker, replies) = (BrokerState::default(), Replies::default());
+        Ok(Self { inner: Arc::new(Inner { options, url, publishing, consuming, broker, replies }) })
     }
 }

@@ -20,12 +20,22 @@
 )]
 
 mod backend;
+mod broker;
+mod consumer;
 mod content;
+mod dead;
+mod declare;
+mod delayed;
 mod error;
 mod examine;
 mod handle;
 mod link;
+mod look;
+mod marks;
 mod options;
+mod publish;
+mod queues;
+mod settle;
 mod url;
 
 pub use examine::Examination;
