@@ -10,7 +10,7 @@ mod tests;
 mod write;
 
 pub(crate) use read::read;
-pub(crate) use write::{Unwritable, write};
+pub(crate) use write::write;
 
 /// The message's own headers as text, where a table can't hold them.
 const HEADERS_AS_TEXT: &str = "x-rwork-headers";

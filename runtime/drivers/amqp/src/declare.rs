@@ -52,7 +52,7 @@ impl Wanted {
     }
 
     /// A task queue as it is when nobody has made it before.
-    fn task_queue(options: &Options, name: ShortString) -> Self {
+    pub(crate) fn task_queue(options: &Options, name: ShortString) -> Self {
         let kind = options.queue_type(name.as_str());
         let mut arguments = queue_type(kind);
         if let (QueueType::Classic, Some(max)) = (kind, options.max_priority) {
@@ -66,6 +66,11 @@ impl Wanted {
     /// # Errors
     /// When it is neither there nor can be made.
     pub(crate) async fn declare(mut self, link: &Link) -> Result<Kind, Error> {
+        self.settle(link).await
+    }
+
+    /// The same; afterwards the arguments are the queue's own.
+    pub(crate) async fn settle(&mut self, link: &Link) -> Result<Kind, Error> {
         for _ in 0..CONFLICTS_MAX {
             let channel = link.channel().await?;
             let Err(error) = self.declare_on(&channel).await else { return self.kind(link) };
@@ -131,13 +136,19 @@ impl Wanted {
     fn kind(&self, link: &Link) -> Result<Kind, Error> {
         match self.arguments.get(QUEUE_TYPE) {
             Some(AMQPValue::LongString(kind)) if kind.as_bytes() == QUORUM.as_bytes() => Ok(Kind::Quorum),
-            Some(AMQPValue::LongString(kind)) if kind.as_bytes() == STREAM.as_bytes() => Err(Error::Refused {
-                url: link.url().clone(),
-                why: format!("queue `{}` is a stream, from which nothing can be taken away", self.name),
-                hint: "use another name in `queues`, or delete the stream".to_owned(),
-            }),
+            Some(AMQPValue::LongString(kind)) if kind.as_bytes() == STREAM.as_bytes() => {
+                Err(Error::Refused {
+                    url: link.url().clone(),
+                    why: format!("queue `{}` is a stream, from which nothing can be taken away", self.name),
+                    hint: "use another name in `queues`, or delete the stream".to_owned(),
+                })
+            }
             _ => Ok(Kind::Classic),
         }
+    }
+
+    pub(crate) fn arguments(&self) -> &BTreeMap<ShortString, AMQPValue> {
+        &self.arguments
     }
 
     fn act(&self) -> String {
@@ -172,7 +183,9 @@ async fn bind(link: &Link, name: ShortString) -> Result<(), Error> {
     let bound = async {
         let none = FieldTable::default;
         channel.exchange_declare(name.clone(), ExchangeKind::Direct, exchange, none()).await?;
-        channel.queue_bind(name.clone(), name.clone(), name.clone(), QueueBindOptions::default(), none()).await
+        channel
+            .queue_bind(name.clone(), name.clone(), name.clone(), QueueBindOptions::default(), none())
+            .await
     };
     match bound.await {
         Ok(()) => Ok(()),

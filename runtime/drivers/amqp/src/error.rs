@@ -18,7 +18,6 @@ pub(crate) const WORDS: Words = Words {
 /// Reply codes of AMQP 0-9-1 that are told apart.
 pub(crate) mod reply {
     pub(crate) const CONTENT_TOO_LARGE: u16 = 311;
-    pub(crate) const CONNECTION_FORCED: u16 = 320;
     pub(crate) const ACCESS_REFUSED: u16 = 403;
     pub(crate) const NOT_FOUND: u16 = 404;
     pub(crate) const RESOURCE_LOCKED: u16 = 405;
@@ -37,7 +36,8 @@ pub(crate) fn reply_code(error: &lapin::Error) -> Option<(u16, String)> {
 
 /// In the words of the traits; `act` says what was being done, as in "failed to `act`".
 pub(crate) fn explain(url: &RedactedUrl, act: &str, error: lapin::Error) -> Error {
-    let retry = |retryable, error| Error::Act { act: format!("{act} at {url}"), retryable, source: Box::new(error) };
+    let retry =
+        |retryable, error| Error::Act { act: format!("{act} at {url}"), retryable, source: Box::new(error) };
     let said = match error.kind() {
         ErrorKind::ProtocolError(said) => said,
         ErrorKind::SerialisationError(_) | ErrorKind::FutureCompleted => return retry(false, error),
@@ -48,9 +48,13 @@ pub(crate) fn explain(url: &RedactedUrl, act: &str, error: lapin::Error) -> Erro
     let refused = |hint: &str| Error::Refused { url: url.clone(), why: text.clone(), hint: hint.to_owned() };
     match code {
         reply::ACCESS_REFUSED => refused(PERMISSION_HINT),
-        reply::NOT_ALLOWED => refused("check the virtual host and the user's permissions for it: `rabbitmqctl list_permissions`"),
+        reply::NOT_ALLOWED => refused(
+            "check the virtual host and the user's permissions for it: `rabbitmqctl list_permissions`",
+        ),
         reply::NOT_IMPLEMENTED => refused("that server can't do it: rwork needs RabbitMQ 3.8 or newer"),
-        reply::NOT_FOUND | reply::RESOURCE_LOCKED => retry(true, error),
+        // `home node 'a' of durable queue 'q' is down or inaccessible`: of a cluster, one node restarts.
+        reply::NOT_FOUND => retry(text.contains("is down"), error),
+        reply::RESOURCE_LOCKED => retry(true, error),
         reply::CONTENT_TOO_LARGE | reply::PRECONDITION_FAILED => retry(false, error),
         _ => match said.kind() {
             // The whole connection went: the server restarts, or an administrator closed it.
@@ -115,11 +119,10 @@ impl Stranger {
     }
 }
 
-/// Why a server did not let us in. `user` and `vhost` are who we said to be and what we wanted.
+/// Why a server did not let us into this virtual host. `first`: the first bytes that it sent.
 pub(crate) fn unwelcome(url: &RedactedUrl, error: &lapin::Error, first: &[u8], vhost: &str) -> Failure {
-    match reply_code(error) {
-        Some((code, text)) => return refusal(url, code, &text, vhost),
-        None => {}
+    if let Some((code, text)) = reply_code(error) {
+        return refusal(url, code, &text, vhost);
     }
     match Stranger::of(first) {
         Stranger::Tls => Failure::refused(
@@ -160,7 +163,9 @@ fn refusal(url: &RedactedUrl, code: u16, text: &str, vhost: &str) -> Failure {
         reply::NOT_ALLOWED if text.contains("not found") => Failure::refused(
             url,
             format!("it has no virtual host `{vhost}`"),
-            format!("create it by `rabbitmqctl add_vhost {vhost}`, or name another one at the end of the URL"),
+            format!(
+                "create it by `rabbitmqctl add_vhost {vhost}`, or name another one at the end of the URL"
+            ),
         ),
         reply::NOT_ALLOWED if text.contains("limit") => Failure::unreachable(
             url,

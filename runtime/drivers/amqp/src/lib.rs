@@ -38,7 +38,7 @@ mod queues;
 mod settle;
 mod url;
 
-pub use examine::Examination;
+pub use examine::{Examination, QueueInUse};
 pub use handle::Amqp;
 pub use options::{Options, QueueType, Role};
 pub use rwork_protocol::service::Error;

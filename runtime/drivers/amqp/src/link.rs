@@ -4,6 +4,7 @@
 //! with it. Neither repeats anything: whoever asks decides. The client library's own recovery is off.
 
 mod enter;
+mod greeting;
 mod kit;
 mod shared;
 mod site;
@@ -12,4 +13,4 @@ mod wire;
 
 pub(crate) use shared::Link;
 pub(crate) use site::Site;
-pub(crate) use wire::{Blocked, Wire};
+pub(crate) use wire::Wire;

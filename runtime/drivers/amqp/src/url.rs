@@ -105,7 +105,8 @@ fn parameters(parts: &Parts, secure: bool) -> Result<(Option<TlsOptions>, Option
 }
 
 fn unknown(name: &str) -> String {
-    let known: Vec<&str> = std::iter::once(HEARTBEAT).chain(rwork_tls::parameters().iter().copied()).collect();
+    let known: Vec<&str> =
+        std::iter::once(HEARTBEAT).chain(rwork_tls::parameters().iter().copied()).collect();
     unknown_parameter(name, &known)
 }
 

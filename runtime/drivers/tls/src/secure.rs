@@ -170,7 +170,8 @@ pub fn alerted(url: &RedactedUrl, alert: AlertDescription, words: Words) -> Fail
 
 fn distrusted(url: &RedactedUrl, host: &str, why: &CertificateError) -> Failure {
     let (what, hint) = match why {
-        CertificateError::UnknownIssuer => (
+        // A bad signature: a trusted authority has the name of its issuer, and another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
             "its certificate is signed by an authority that we don't trust".to_owned(),
             "name that authority's certificate by `ssl_ca_certs`, or don't verify by `ssl_cert_reqs=none`",
         ),

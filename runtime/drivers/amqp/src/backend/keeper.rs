@@ -35,7 +35,11 @@ struct Keeper {
 }
 
 /// Consumes from the queue of this name, which is declared when this returns.
-pub(super) async fn start(inner: &Inner, queue: &str, table: Arc<Table>) -> Result<AbortOnDropHandle<()>, Error> {
+pub(super) async fn start(
+    inner: &Inner,
+    queue: &str,
+    table: Arc<Table>,
+) -> Result<AbortOnDropHandle<()>, Error> {
     let keeper = Keeper {
         link: inner.consuming.clone(),
         queue: queue.into(),
@@ -84,7 +88,8 @@ impl Keeper {
     async fn consume(&self) -> Result<lapin::Consumer, Error> {
         let channel = self.link.channel().await?;
         let explain = |error| explain(self.link.url(), ACT, error);
-        let options = QueueDeclareOptions { durable: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let options =
+            QueueDeclareOptions { durable: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         let expires = u32::try_from(self.expires.as_millis()).unwrap_or(u32::MAX);
         arguments.insert("x-expires".into(), AMQPValue::LongUInt(expires));

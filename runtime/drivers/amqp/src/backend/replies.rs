@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use futures_util::stream::{self, BoxStream};
 use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use rwork_backend::Error;
 use rwork_protocol::{Record, TaskId};
 use tokio::sync::{OnceCell, watch};
@@ -34,7 +34,9 @@ impl Replies {
     /// Cancel safe: whoever asks next begins anew.
     pub(super) async fn queue(&self, inner: &Inner) -> Result<&str, Error> {
         let name = self.name.get_or_init(|| uuid::Uuid::new_v4().to_string());
-        self.keeper.get_or_try_init(|| keeper::start(inner, name, std::sync::Arc::clone(&self.table))).await?;
+        self.keeper
+            .get_or_try_init(|| keeper::start(inner, name, std::sync::Arc::clone(&self.table)))
+            .await?;
         Ok(name)
     }
 
@@ -68,6 +70,7 @@ impl Replies {
                 }
             }
         })
+        .fuse()
         .boxed()
     }
 }
@@ -92,7 +95,8 @@ impl Table {
         let mut entries = self.locked();
         entries.slot(&record.task_id).send_if_modified(|stands| {
             // A success is final, whatever a worker that lost its connection says later.
-            let is_final = stands.as_ref().is_some_and(|record| record.status == rwork_protocol::State::Success);
+            let is_final =
+                stands.as_ref().is_some_and(|record| record.status == rwork_protocol::State::Success);
             if is_final {
                 return false;
             }
@@ -142,7 +146,9 @@ mod tests {
     }
 
     fn states(records: &mut BoxStream<'static, Result<Record, Error>>) -> Vec<State> {
-        std::iter::from_fn(|| records.next().now_or_never().flatten()).map(|record| record.unwrap().status).collect()
+        std::iter::from_fn(|| records.next().now_or_never().flatten())
+            .map(|record| record.unwrap().status)
+            .collect()
     }
 
     #[test]
@@ -157,7 +163,7 @@ mod tests {
         replies.table.hear(record(&id, State::Success));
         replies.table.hear(record(&id, State::Failure));
         assert_eq!(states(&mut early), [State::Success]);
-        assert_eq!(early.next().now_or_never(), Some(None), "it has ended");
+        assert!(matches!(early.next().now_or_never(), Some(None)), "it has ended");
         assert_eq!(replies.get(&id).unwrap().status, State::Success);
         assert!(replies.forget(&id));
         assert!(!replies.forget(&id) && replies.get(&id).is_none());

@@ -41,12 +41,16 @@ fn what_is_no_table_comes_back_byte_for_byte() {
 
 #[test]
 fn celerys_headers_are_a_table_that_celery_reads() {
-    let headers = r#"{"lang":"py","retries":3,"timelimit":[null,1.5],"stamps":{"a":["x"]},"ignore_result":false}"#;
+    let headers =
+        r#"{"lang":"py","retries":3,"timelimit":[null,1.5],"stamps":{"a":["x"]},"ignore_result":false}"#;
     let table = table(headers);
     let field = |name: &str| table.inner().get(name).cloned().unwrap();
     assert_eq!(field("lang"), AMQPValue::LongString("py".into()));
     assert_eq!(field("retries"), AMQPValue::LongLongInt(3));
-    assert_eq!(field("timelimit"), AMQPValue::FieldArray(vec![AMQPValue::Void, AMQPValue::Double(1.5)].into()));
+    assert_eq!(
+        field("timelimit"),
+        AMQPValue::FieldArray(vec![AMQPValue::Void, AMQPValue::Double(1.5)].into())
+    );
     assert_eq!(field("ignore_result"), AMQPValue::Boolean(false));
     assert!(field("stamps").as_field_table().is_some());
     assert_eq!(table.inner().len(), 5, "nothing is added: {table:?}");
@@ -86,7 +90,8 @@ fn what_is_too_long_is_refused() {
     let long = |length| Some("x".repeat(length));
     let with = |properties| Message { properties, ..Message::default() };
     assert!(write(&with(Properties { correlation_id: long(255), ..Properties::default() })).is_ok());
-    let refusal = write(&with(Properties { correlation_id: long(256), ..Properties::default() })).unwrap_err();
+    let refusal =
+        write(&with(Properties { correlation_id: long(256), ..Properties::default() })).unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "expected the property `correlation_id` to be at most 255 bytes on AMQP, got 256"

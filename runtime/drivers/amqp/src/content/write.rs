@@ -62,7 +62,9 @@ fn headers(text: &[u8]) -> Result<FieldTable, Unwritable> {
     let mut table = Table::default();
     if !text.is_empty() {
         match serde_json::from_slice(text) {
-            Ok(Value::Object(headers)) => headers.into_iter().for_each(|(name, value)| table.put(name, value)),
+            Ok(Value::Object(headers)) => {
+                headers.into_iter().for_each(|(name, value)| table.put(name, value))
+            }
             _ => table.is_exact = false,
         }
     }

@@ -47,7 +47,7 @@ pub(super) async fn enter(endpoint: &Endpoint, door: &Door, purpose: &str) -> Re
         Err(error) => Err(match cutter.alert() {
             // With TLS 1.3 a server looks at our certificate only when we believe to be in.
             Some(alert) => alerted(&url, alert, WORDS),
-            None => unwelcome(&url, &error, &cutter.first(), &endpoint.vhost),
+            None => unwelcome(&url, &error, &cutter.take_first(), &endpoint.vhost),
         }),
     }
 }

@@ -13,7 +13,6 @@ use tokio::sync::{oneshot, watch};
 
 use super::site::Site;
 use super::wire::{Blocked, Wire};
-use crate::error::explain;
 
 type Outcome = Result<Arc<Wire>, Failure>;
 
@@ -51,19 +50,9 @@ impl Link {
         &self.inner.site.url
     }
 
-    /// A failure here, in the words of the traits; `act` as in "failed to `act`".
-    pub(crate) fn explain(&self, act: &str, error: lapin::Error) -> Error {
-        explain(self.url(), act, error)
-    }
-
     /// Why the server takes nothing from this connection just now; `None`: it does.
     pub(crate) fn blocked(&self) -> watch::Receiver<Blocked> {
         self.inner.blocked.subscribe()
-    }
-
-    /// Whether there is no connection now, or it is lost.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.inner.locked().wire.as_ref().is_none_or(|wire| wire.is_broken())
     }
 
     /// Opens a channel, connecting where needed. Dropping the channel and its clones closes it.
@@ -126,6 +115,9 @@ impl Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("site", &self.site).field("purpose", &self.purpose).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("site", &self.site)
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
     }
 }

@@ -10,8 +10,8 @@ use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Enough to tell TLS, AMQP and anything else apart.
-const FIRST_BYTES: usize = 8;
+/// Enough to tell TLS, AMQP and anything else apart, and for all that a server says of itself at first: about 500 bytes.
+const FIRST_BYTES: usize = 4096;
 
 /// Anything that bytes go through.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -50,9 +50,9 @@ impl Cutter {
         &self.lost
     }
 
-    /// The first bytes that came.
-    pub(super) fn first(&self) -> Vec<u8> {
-        self.with(|seen| seen.first.clone())
+    /// The first bytes that came. They are not kept.
+    pub(super) fn take_first(&self) -> Vec<u8> {
+        self.with(|seen| std::mem::take(&mut seen.first))
     }
 
     /// The TLS alert that ended it.

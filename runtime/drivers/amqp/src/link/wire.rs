@@ -1,5 +1,7 @@
 //! One connection, until it breaks.
 
+use std::sync::OnceLock;
+
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, Event};
 use rwork_protocol::service::{Error, RedactedUrl};
@@ -7,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::greeting::Greeting;
 use super::stream::Cutter;
 use crate::error::explain;
 
@@ -19,16 +22,16 @@ pub(crate) struct Wire {
     connection: Connection,
     /// The server, for people.
     pub(crate) url: RedactedUrl,
-    /// What the server said of itself: `3.10.8`.
     pub(crate) greeting: Greeting,
+    pub(crate) agreed: Agreed,
     cutter: Cutter,
     /// Reads the connection's notices; ends with it.
-    notices: std::sync::OnceLock<AbortOnDropHandle<()>>,
+    notices: OnceLock<AbortOnDropHandle<()>>,
 }
 
 /// What was agreed on with the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Greeting {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Agreed {
     /// Channels at most; 0: no limit.
     pub(crate) channel_max: u16,
     /// Bytes of a frame at most; a message's properties and headers must fit into one.
@@ -39,13 +42,14 @@ pub(crate) struct Greeting {
 
 impl Wire {
     pub(super) fn new(connection: Connection, url: RedactedUrl, cutter: Cutter) -> Self {
-        let agreed = connection.configuration();
-        let greeting = Greeting {
-            channel_max: agreed.channel_max(),
-            frame_max: agreed.frame_max(),
-            heartbeat_s: agreed.heartbeat(),
+        let configuration = connection.configuration();
+        let agreed = Agreed {
+            channel_max: configuration.channel_max(),
+            frame_max: configuration.frame_max(),
+            heartbeat_s: configuration.heartbeat(),
         };
-        Self { connection, url, greeting, cutter, notices: std::sync::OnceLock::new() }
+        let greeting = Greeting::read(&cutter.take_first());
+        Self { connection, url, greeting, agreed, cutter, notices: OnceLock::new() }
     }
 
     /// Opens a channel. Dropping it and its clones closes it.
@@ -61,11 +65,6 @@ impl Wire {
     /// Cancelled when the connection is gone for good.
     pub(crate) fn lost(&self) -> &CancellationToken {
         self.cutter.lost()
-    }
-
-    /// Ends the connection at once, without a word to the server.
-    pub(crate) fn cut(&self) {
-        self.cutter.cut();
     }
 
     /// Tells from now on whether the server takes anything.

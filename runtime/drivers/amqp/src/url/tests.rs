@@ -49,7 +49,9 @@ fn every_part_has_its_default() {
         heartbeat_s: None,
         tls: None,
     };
-    for url in ["amqp://", "amqp:///", "pyamqp://localhost//", "librabbitmq://guest:guest@:5672/%2F", "AMQP://"] {
+    for url in
+        ["amqp://", "amqp:///", "pyamqp://localhost//", "librabbitmq://guest:guest@:5672/%2F", "AMQP://"]
+    {
         assert_eq!(one(url), guest, "{url}");
     }
     let expect = Endpoint {
@@ -69,7 +71,8 @@ fn every_part_has_its_default() {
 fn tls_is_verified_unless_told_otherwise() {
     let endpoint = one("amqps://h");
     assert_eq!((endpoint.port, endpoint.tls), (5671, Some(TlsOptions::new(CertReqs::Required))));
-    let url = "amqps://h:1/?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem&ssl_check_hostname=no";
+    let url =
+        "amqps://h:1/?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem&ssl_check_hostname=no";
     let expect = TlsOptions {
         ca_certs: Some(PathBuf::from("/ca.pem")),
         certfile: Some(PathBuf::from("/c.pem")),
@@ -83,8 +86,11 @@ fn tls_is_verified_unless_told_otherwise() {
 
 #[test]
 fn a_list_keeps_its_order() {
-    let hosts: Vec<String> =
-        Endpoint::parse("amqp://b;amqps://a:1/v;pyamqp://c").unwrap().iter().map(|e| e.url().to_string()).collect();
+    let hosts: Vec<String> = Endpoint::parse("amqp://b;amqps://a:1/v;pyamqp://c")
+        .unwrap()
+        .iter()
+        .map(|e| e.url().to_string())
+        .collect();
     assert_eq!(hosts, ["amqp://***@b:5672/", "amqps://***@a:1/v", "amqp://***@c:5672/"]);
 }
 
