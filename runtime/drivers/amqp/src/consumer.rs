@@ -5,6 +5,7 @@
 
 mod arrive;
 mod errands;
+mod keep;
 mod lane;
 mod leave;
 mod meet;

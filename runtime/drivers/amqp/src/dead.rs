@@ -3,14 +3,15 @@
 //! AMQP has no list to look at: whoever looks gets every letter, keeps what it wants to take away, and gives the rest back
 //! by closing the channel, in its old order.
 
+use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use bytes::Bytes;
 use rwork_broker::{DeadLetter, DeadLetterId, DeadLetterQuery, Reason};
 use rwork_protocol::service::Error;
 use rwork_protocol::{Message, QueueName, Timestamp};
 use uuid::Uuid;
 
+use crate::content;
 use crate::declare::{Wanted, queue_type, short};
 use crate::handle::Inner;
 use crate::link::Link;
@@ -18,7 +19,6 @@ use crate::look::{Found, Look};
 use crate::marks::{self, Copy, small, text};
 use crate::options::QueueType;
 use crate::publish::{self, Parcel};
-use crate::content;
 
 /// Where they are.
 pub(crate) const QUEUE: &str = "rwork.dead";
@@ -78,20 +78,19 @@ pub(crate) fn parcel(
 
 /// A letter that was found.
 struct Letter {
-    tag: u64,
+    found: Found,
     id: String,
     queue: QueueName,
     delivery_count: u32,
     reason: Reason,
+    /// As they were.
     properties: BasicProperties,
-    body: Bytes,
 }
 
 impl Letter {
     /// `None`: somebody else put it there.
     fn read(found: Found) -> Option<Self> {
-        let Found { tag, properties, body, .. } = found;
-        let (properties, marks) = marks::read(properties);
+        let (properties, marks) = marks::read(found.properties.clone());
         let why = marks.dead?;
         let word = |name: &str| why.inner().get(name).and_then(text);
         let properties = match why.inner().get("delivery_mode").and_then(small).map(u8::try_from) {
@@ -99,7 +98,6 @@ impl Letter {
             _ => marks::without_delivery_mode(&properties),
         };
         Some(Self {
-            tag,
             id: word("id")?,
             queue: QueueName::new(word("queue")?).ok()?,
             delivery_count: why.inner().get("delivery_count").and_then(small)?,
@@ -110,7 +108,7 @@ impl Letter {
                 at: Timestamp::from_micros(why.inner().get("at_us").and_then(marks::long)?),
             },
             properties,
-            body,
+            found,
         })
     }
 
@@ -119,7 +117,7 @@ impl Letter {
             id: DeadLetterId(self.id),
             queue: self.queue,
             delivery_count: self.delivery_count,
-            message: Message { body: self.body, ..content::read(&self.properties, Vec::new()) },
+            message: Message { body: self.found.body, ..content::read(&self.properties, Vec::new()) },
             reason: self.reason,
         }
     }
@@ -138,7 +136,12 @@ pub(crate) async fn retry(inner: &Inner, query: &DeadLetterQuery) -> Result<u64,
     let mut parcels = Vec::with_capacity(letters.len());
     for letter in &letters {
         inner.broker.declared(inner, &inner.publishing, &letter.queue).await?;
-        parcels.push(publish::again(short(letter.queue.as_str())?, &letter.properties, &letter.body, 0));
+        parcels.push(publish::again(
+            short(letter.queue.as_str())?,
+            &letter.properties,
+            &letter.found.body,
+            0,
+        ));
     }
     publish::send(inner, parcels).await?;
     take_away(look, &letters).await
@@ -160,9 +163,9 @@ pub(crate) async fn counts(inner: &Inner) -> Result<std::collections::BTreeMap<Q
     Ok(counts)
 }
 
-async fn take_away(look: Look<'_>, letters: &[Letter]) -> Result<u64, Error> {
+async fn take_away(mut look: Look<'_>, letters: &[Letter]) -> Result<u64, Error> {
     for letter in letters {
-        look.take_away(letter.tag).await?;
+        look.take_away(&letter.found).await?;
     }
     look.end().await?;
     Ok(letters.len() as u64)
@@ -170,7 +173,7 @@ async fn take_away(look: Look<'_>, letters: &[Letter]) -> Result<u64, Error> {
 
 /// Those that match, oldest first.
 async fn find<'a>(inner: &'a Inner, query: &DeadLetterQuery) -> Result<(Look<'a>, Vec<Letter>), Error> {
-    let look = Look::begin(inner).await?;
+    let mut look = Look::begin(inner).await?;
     let name: ShortString = QUEUE.into();
     let found = look.all(&name, LETTERS_MAX).await?;
     let mut letters: Vec<Letter> = found.into_iter().filter_map(Letter::read).collect();

@@ -16,8 +16,8 @@ use lapin::types::{FieldTable, ShortString};
 use rwork_protocol::service::Error;
 use rwork_protocol::{QueueName, Timestamp};
 
-use crate::error::explain;
 use crate::declare;
+use crate::error::explain;
 use crate::handle::Inner;
 use crate::link::Link;
 use crate::marks::Copy;
@@ -106,7 +106,8 @@ fn binding_key(queue: &str) -> Option<ShortString> {
 /// The queue for which a message in the levels waits.
 pub(crate) fn queue_of(routing_key: &str) -> Option<&str> {
     let digits = 2 * LEVELS as usize;
-    let is_delay = routing_key.as_bytes().chunks(2).take(LEVELS as usize).all(|pair| matches!(pair, b"0." | b"1."));
+    let is_delay =
+        routing_key.as_bytes().chunks(2).take(LEVELS as usize).all(|pair| matches!(pair, b"0." | b"1."));
     routing_key.get(digits..).filter(|queue| is_delay && !queue.is_empty())
 }
 

@@ -72,6 +72,10 @@ pub(crate) fn read(properties: BasicProperties) -> (BasicProperties, Marks) {
             _ => drop(kept.insert(name.clone(), value.clone())),
         }
     }
+    // Then it is what the server wrote down of our own ways with it.
+    if marks.held.is_some() || marks.not_before.is_some() {
+        kept.retain(|name, _| !HISTORY.contains(&name.as_str()));
+    }
     let properties = properties.with_headers(FieldTable::from(kept));
     let properties = match expiration {
         Some(expiration) => properties.with_expiration(expiration),
@@ -81,7 +85,9 @@ pub(crate) fn read(properties: BasicProperties) -> (BasicProperties, Marks) {
 }
 
 fn is_marked(headers: &FieldTable) -> bool {
-    [DELIVERIES, SERVER_COUNT, NOT_BEFORE, EXPIRATION, HELD, DEAD].iter().any(|mark| headers.contains_key(mark))
+    [DELIVERIES, SERVER_COUNT, NOT_BEFORE, EXPIRATION, HELD, DEAD]
+        .iter()
+        .any(|mark| headers.contains_key(mark))
 }
 
 /// A copy of a message to be published: its properties without what belongs to its earlier life.
@@ -252,12 +258,8 @@ mod tests {
         assert_eq!(*published.expiration(), None, "a waiting message must not run out");
         assert_eq!(*published.user_id(), None);
         let (read, marks) = read(published);
-        let expected = Marks {
-            past: 2,
-            not_before: Some(Timestamp::from_millis(5)),
-            held: Some(7),
-            ..Marks::default()
-        };
+        let expected =
+            Marks { past: 2, not_before: Some(Timestamp::from_millis(5)), held: Some(7), ..Marks::default() };
         assert_eq!(marks, expected);
         assert_eq!(marks.delivery_count(), 3);
         assert_eq!(read.expiration().as_ref().map(ShortString::as_str), Some("60000"));

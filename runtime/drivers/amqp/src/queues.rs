@@ -12,7 +12,7 @@ use rwork_protocol::QueueName;
 use rwork_protocol::service::Error;
 
 use crate::broker::locked;
-use crate::consumer::{Ends, Lane, Place, Shared};
+use crate::consumer::{Ends, Lane, Place, Shared, Stage};
 use crate::declare::short;
 use crate::error::{explain, reply, reply_code};
 use crate::handle::Inner;
@@ -74,10 +74,10 @@ async fn count_ours(inner: &Inner, queue: &QueueName, counts: &mut Counts) -> Re
     }
     for consumer in inner.broker.consumers() {
         for (place, lane) in lanes_of(&consumer, queue) {
-            let (handed, hidden) = locked(&consumer.table).counts(place);
-            counts.unsettled += handed;
-            counts.delayed += hidden;
-            counts.ready += lane.locked().waiting() as u64;
+            let table = locked(&consumer.table);
+            counts.unsettled += table.count(place, Stage::Handed);
+            counts.delayed += table.count(place, Stage::Hidden);
+            counts.ready += table.count(place, Stage::Ready) + lane.locked().waiting() as u64;
         }
     }
     Ok(())
@@ -117,8 +117,8 @@ async fn barrier(consumer: &Shared, lane: &Lane) -> Result<Option<u64>, Error> {
 /// How many wait in delayed delivery, by queue.
 async fn delayed_counts(inner: &Inner) -> Result<BTreeMap<QueueName, u64>, Error> {
     let mut counts = BTreeMap::new();
-    let look = Look::begin(inner).await?;
-    for level in 0..delayed::LEVELS {
+    let mut look = Look::begin(inner).await?;
+    for level in levels(inner).await? {
         for found in look.all(&level_name(level), DELAYED_MAX).await? {
             let queue = delayed::queue_of(found.routing_key.as_str());
             if let Some(queue) = queue.and_then(|queue| QueueName::new(queue).ok()) {
@@ -128,6 +128,12 @@ async fn delayed_counts(inner: &Inner) -> Result<BTreeMap<QueueName, u64>, Error
     }
     look.end().await?;
     Ok(counts)
+}
+
+/// None where nothing was ever delayed.
+async fn levels(inner: &Inner) -> Result<std::ops::Range<u32>, Error> {
+    let is_there = ready(inner, &level_name(delayed::LEVELS - 1)).await?.is_some();
+    Ok(0..if is_there { delayed::LEVELS } else { 0 })
 }
 
 fn level_name(level: u32) -> ShortString {
@@ -158,8 +164,8 @@ async fn purge_ours(inner: &Inner, queue: &QueueName) -> Result<u64, Error> {
         for (place, lane) in lanes_of(&consumer, queue) {
             barrier(&consumer, lane).await?;
             let mut ends = Ends::default();
-            let hidden = locked(&consumer.table).take_hidden(place);
-            for held in &hidden {
+            let untaken = locked(&consumer.table).take_untaken(place);
+            for held in &untaken {
                 if let Place::Lane(tag) = held.place {
                     ends.acks.push(tag);
                 }
@@ -177,11 +183,11 @@ async fn purge_ours(inner: &Inner, queue: &QueueName) -> Result<u64, Error> {
 
 async fn purge_delayed(inner: &Inner, queue: &QueueName) -> Result<u64, Error> {
     let mut count = 0;
-    let look = Look::begin(inner).await?;
-    for level in 0..delayed::LEVELS {
+    let mut look = Look::begin(inner).await?;
+    for level in levels(inner).await? {
         for found in look.all(&level_name(level), DELAYED_MAX).await? {
             if delayed::queue_of(found.routing_key.as_str()) == Some(queue.as_str()) {
-                look.take_away(found.tag).await?;
+                look.take_away(&found).await?;
                 count += 1;
             }
         }

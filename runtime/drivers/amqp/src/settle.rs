@@ -26,9 +26,12 @@ pub(crate) async fn settle(shared: &Arc<Shared>, batch: Vec<Settlement>) -> Resu
     }
     let parcels = taken.parcels(&batch).await?;
     publish::send(&shared.inner, parcels).await.map_err(passing)?;
-    let tags = taken.finish(&batch);
-    for (place, tags) in tags.iter().enumerate() {
+    let finished = taken.finish(&batch);
+    for (place, tags) in finished.sheltered.iter().enumerate() {
         shared.ack_sheltered(place, tags);
+    }
+    if !finished.kept.is_empty() {
+        shared.let_go_soon(finished.kept);
     }
     shared.bell.notify_one();
     Ok(answers)
@@ -64,6 +67,16 @@ enum End {
     Ack,
     Requeue,
     Reject,
+    /// It is not: whoever receives next gets it.
+    Keep,
+}
+
+/// What is left to be done.
+struct Finished {
+    /// Tags in shelters, by lane.
+    sheltered: Vec<Vec<u64>>,
+    /// Receipts of what is kept for whoever receives next.
+    kept: Vec<u64>,
 }
 
 impl<'a> Taken<'a> {
@@ -111,7 +124,7 @@ impl<'a> Taken<'a> {
         let copy = |past| Ok::<_, Error>(again(short(queue.as_str())?, &held.properties, &held.body, past));
         let parcel = match disposition {
             Disposition::Ack => return Ok(None),
-            Disposition::Requeue | Disposition::Release if ending.end == End::Requeue => return Ok(None),
+            Disposition::Requeue | Disposition::Release if ending.end != End::Ack => return Ok(None),
             Disposition::Requeue => copy(held.delivery_count)?,
             Disposition::Release => copy(before)?,
             Disposition::Delay(time) => {
@@ -127,13 +140,15 @@ impl<'a> Taken<'a> {
         Ok(Some(parcel))
     }
 
-    /// Lets go of the originals; the tags in shelters, by lane.
-    fn finish(mut self, batch: &[Settlement]) -> Vec<Vec<u64>> {
+    /// Lets go of the originals.
+    fn finish(mut self, batch: &[Settlement]) -> Finished {
         let count = self.shared.lanes.len();
         let mut ends: Vec<Ends> = (0..count).map(|_| Ends::default()).collect();
         let mut sheltered = vec![Vec::new(); count];
+        let mut kept = Vec::new();
         for ending in std::mem::take(&mut self.endings) {
-            let (Some(ends), Some(sheltered)) = (ends.get_mut(ending.held.lane), sheltered.get_mut(ending.held.lane))
+            let (Some(ends), Some(sheltered)) =
+                (ends.get_mut(ending.held.lane), sheltered.get_mut(ending.held.lane))
             else {
                 continue;
             };
@@ -141,6 +156,7 @@ impl<'a> Taken<'a> {
                 (Place::Shelter(tag), _) => sheltered.push(tag),
                 (Place::Lane(tag), End::Ack) => ends.acks.push(tag),
                 (Place::Lane(tag), End::Reject) => ends.rejects.push(tag),
+                (Place::Lane(_), End::Keep) => kept.push((ending.receipt, ending.held)),
                 (Place::Lane(tag), End::Requeue) => {
                     ends.requeues.push(tag);
                     self.remember(&ending, batch);
@@ -150,12 +166,13 @@ impl<'a> Taken<'a> {
         for (lane, ends) in self.shared.lanes.iter().zip(&ends) {
             lane.locked().end(ends);
         }
-        sheltered
+        Finished { sheltered, kept: self.shared.keep(kept) }
     }
 
     /// A classic queue will say of what is released that it was delivered.
     fn remember(&self, ending: &Ending, batch: &[Settlement]) {
-        let is_release = batch.get(ending.place).is_some_and(|settlement| settlement.disposition == Disposition::Release);
+        let is_release =
+            batch.get(ending.place).is_some_and(|settlement| settlement.disposition == Disposition::Release);
         let Some(lane) = self.shared.lane(ending.held.lane).filter(|_| is_release) else { return };
         if lane.locked().kind == Kind::Classic {
             let held = &ending.held;
@@ -176,10 +193,12 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// A quorum queue counts what goes back to it; a classic one does not, so that a copy is published which says how often.
+/// A quorum queue counts what goes back to it, and puts it at its end; a classic one does not, so that a copy is published
+/// which says how often.
 fn end(disposition: &Disposition, place: Place, kind: Kind) -> End {
     match (disposition, place) {
         (Disposition::DeadLetter(_), Place::Lane(_)) => End::Reject,
+        (Disposition::Release, Place::Lane(_)) if kind == Kind::Quorum => End::Keep,
         (Disposition::Release, Place::Lane(_)) => End::Requeue,
         (Disposition::Requeue, Place::Lane(_)) if kind == Kind::Quorum => End::Requeue,
         _ => End::Ack,

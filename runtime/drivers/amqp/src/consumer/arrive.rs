@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use rwork_broker::{Delivery, Receipt};
-use rwork_protocol::Timestamp;
+use rwork_protocol::{Message, Timestamp};
 
 use super::Shared;
 use super::lane::{Arrival, State};
@@ -52,10 +52,8 @@ pub(super) fn accept(
         && is_early.is_none()
         && !shared.inner.broker.was_released(fingerprint(&properties, &body));
     delivery_count += u32::from(is_uncounted);
-    let mut message = content::read(&properties, Vec::new());
-    message.body = body.clone();
     let delivery = Delivery {
-        message,
+        message: Message { body: body.clone(), ..content::read(&properties, Vec::new()) },
         queue: lane.queue.clone(),
         redelivered: redelivered || delivery_count > 1,
         delivery_count,

@@ -10,9 +10,9 @@ use super::table::Place;
 use super::{Ends, Shared, shelter};
 use crate::broker::locked;
 use crate::declare::short;
+use crate::delayed;
 use crate::marks::Copy;
 use crate::publish::{self, Parcel};
-use crate::delayed;
 
 /// Begins what is to be done. When it fails the consumer does, so that nothing is held for ever.
 pub(super) fn run(shared: &Arc<Shared>, errands: Errands) {

@@ -219,7 +219,9 @@ impl State {
 
     /// Whether this delivery can still be settled.
     pub(crate) fn holds(&self, tag: Tag) -> bool {
-        tag.channel == self.incarnation && self.unsettled.contains(&tag.tag) && self.channel.status().connected()
+        tag.channel == self.incarnation
+            && self.unsettled.contains(&tag.tag)
+            && self.channel.status().connected()
     }
 
     /// Writes how deliveries end, all at once; the server does not answer. What is not held any more is left out.

@@ -80,7 +80,9 @@ async fn give_back_sheltered(shared: &Shared) -> Result<(), Error> {
         let table = locked(&shared.table);
         for receipt in table.find(|held| matches!(held.place, Place::Shelter(_))) {
             let Some(held) = table.get(receipt) else { continue };
-            let (Some(lane), Some(tags)) = (shared.lane(held.lane), tags.get_mut(held.lane)) else { continue };
+            let (Some(lane), Some(tags)) = (shared.lane(held.lane), tags.get_mut(held.lane)) else {
+                continue;
+            };
             let past = held.delivery_count.saturating_sub(1);
             parcels.push(publish::again(short(lane.queue.as_str())?, &held.properties, &held.body, past));
             if let Place::Shelter(tag) = held.place {

@@ -118,7 +118,8 @@ fn need(shared: &Shared, max: usize) -> Option<(usize, Need)> {
         let state = lane.locked();
         let wanted = (state.unsettled() + max).min(lane.share);
         // Twice as many as before, so that little is asked often; never more than was agreed on.
-        let wanted = if wanted > state.credit() { wanted.max(2 * state.credit()).min(lane.share) } else { wanted };
+        let wanted =
+            if wanted > state.credit() { wanted.max(2 * state.credit()).min(lane.share) } else { wanted };
         state.need(wanted).map(|need| (place, need))
     })
 }

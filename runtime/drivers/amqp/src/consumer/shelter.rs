@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::Channel;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use rwork_broker::Error;
 use tokio::time::{Instant, sleep};
@@ -84,7 +82,9 @@ impl Shelter {
     }
 
     fn ack(&self, tag: u64) {
-        if let Some(Err(error)) = self.channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never() {
+        if let Some(Err(error)) =
+            self.channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never()
+        {
             tracing::debug!(%error, "a copy could not be settled: it goes back to its queue");
         }
     }

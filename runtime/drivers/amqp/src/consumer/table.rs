@@ -42,6 +42,8 @@ pub(crate) enum Stage {
     Handed,
     /// Its time has not come.
     Hidden,
+    /// To be handed out to the next who asks.
+    Ready,
     /// On its way between places, or out of here.
     Busy,
 }
@@ -88,30 +90,34 @@ impl Table {
         self.handed
     }
 
-    /// How many of this queue whoever receives has, and how many wait for their time.
-    pub(crate) fn counts(&self, lane: usize) -> (u64, u64) {
-        let (mut handed, mut hidden) = (0, 0);
-        for held in self.held.values().filter(|held| held.lane == lane) {
-            match held.stage {
-                Stage::Handed => handed += 1,
-                Stage::Hidden => hidden += 1,
-                Stage::Busy => {}
-            }
+    /// How many of this queue are at this stage.
+    pub(crate) fn count(&self, lane: usize, stage: Stage) -> u64 {
+        self.held.values().filter(|held| held.lane == lane && held.stage == stage).count() as u64
+    }
+
+    /// Held back to be handed out next, before everything else, oldest first.
+    pub(crate) fn keep_ready(&mut self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries.into_iter().rev() {
+            self.ready.push_front(delivery);
         }
-        (handed, hidden)
+    }
+
+    /// Takes away those of these that nobody was handed meanwhile.
+    pub(crate) fn take_unwanted(&mut self, receipts: &[u64]) -> Vec<Held> {
+        let held = &self.held;
+        let is_ready = |receipt: &&u64| held.get(receipt).is_some_and(|held| held.stage == Stage::Ready);
+        let unwanted: Vec<u64> = receipts.iter().filter(is_ready).copied().collect();
+        unwanted.into_iter().filter_map(|receipt| self.remove(receipt)).collect()
     }
 
     pub(crate) fn hide(&mut self, receipt: u64, until: Timestamp, delivery: Delivery) {
         self.hidden.insert((until, receipt), delivery);
     }
 
-    /// Takes away what waits for its time in this queue.
-    pub(crate) fn take_hidden(&mut self, lane: usize) -> Vec<Held> {
-        let held = &self.held;
-        let of_lane = |receipt: &u64| held.get(receipt).is_some_and(|held| held.lane == lane);
-        let receipts: Vec<u64> =
-            self.hidden.keys().map(|(_, receipt)| *receipt).filter(|receipt| of_lane(receipt)).collect();
-        self.hidden.retain(|(_, receipt), _| !receipts.contains(receipt));
+    /// Takes away what nobody has been handed yet of this queue.
+    pub(crate) fn take_untaken(&mut self, lane: usize) -> Vec<Held> {
+        let receipts =
+            self.find(|held| held.lane == lane && matches!(held.stage, Stage::Hidden | Stage::Ready));
         receipts.into_iter().filter_map(|receipt| self.remove(receipt)).collect()
     }
 

@@ -63,15 +63,21 @@ mod tests {
             (format!("inequivalent arg 'x-queue-type' {place} none but curr"), None),
             (format!("inequivalent arg 'x' {place} none but current is the value 'a' of type 'table'"), None),
             (
-                format!("PRECONDITION_FAILED - inequivalent arg 'x-queue-type' {place} none but current is the value 'quorum' of type 'longstr'"),
+                format!(
+                    "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' {place} none but current is the value 'quorum' of type 'longstr'"
+                ),
                 found("x-queue-type", Current::Argument(AMQPValue::LongString("quorum".into()))),
             ),
             (
-                format!("inequivalent arg 'x-max-priority' {place} the value '5' of type 'byte' but current is the value '10' of type 'signedint'"),
+                format!(
+                    "inequivalent arg 'x-max-priority' {place} the value '5' of type 'byte' but current is the value '10' of type 'signedint'"
+                ),
                 found("x-max-priority", Current::Argument(AMQPValue::LongLongInt(10))),
             ),
             (
-                format!("inequivalent arg 'x-max-priority' {place} the value '5' of type 'byte' but current is none"),
+                format!(
+                    "inequivalent arg 'x-max-priority' {place} the value '5' of type 'byte' but current is none"
+                ),
                 found("x-max-priority", Current::Absent),
             ),
             (

@@ -8,15 +8,23 @@
 )]
 
 #[path = "../../../../../tests/src"]
-#[allow(dead_code, unreachable_pub, reason = "it has more than these tests need")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "it has more than these tests need")]
 mod harness {
     pub(crate) mod child;
-    pub(crate) mod conformance;
     pub(crate) mod lines;
     pub(crate) mod rabbitmq;
     pub(crate) mod tls;
 }
 
-mod suite;
+mod connecting;
+mod deliveries;
+mod encrypted;
+mod entities;
+mod examining;
+mod held_back;
+mod losses;
+mod outages;
+mod place;
+mod rpc;
 
 use harness::{child, lines, rabbitmq, tls};

@@ -1,5 +1,6 @@
 //! Results that are messages (`celery-wire.md` §4.8, item 49 of §10).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,7 +9,9 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use rwork_amqp::{Amqp, Error, Options, Role};
 use rwork_backend::{ResultBackend, Store, Stored};
-use rwork_protocol::{Record, State, TaskId};
+use rwork_broker::{Broker, Consume, Consumer, Disposition};
+use rwork_client::Client;
+use rwork_protocol::{NewTask, QueueName, Record, State, TaskId, TaskName};
 use tokio::time::timeout;
 
 use crate::connecting::connect;
@@ -135,6 +138,43 @@ async fn results_come_back_to_whoever_sent() {
         }
     };
     assert_eq!(timeout(HANG, come).await.unwrap().status, State::Success);
+}
+
+/// Takes one task and answers it, as a worker does.
+async fn answer_one(consumer: &dyn Consumer, results: &Amqp) {
+    let delivery = consumer.receive(1).await.unwrap().remove(0);
+    let properties = delivery.message.properties.clone();
+    let id = TaskId::new(properties.correlation_id.clone().unwrap()).unwrap();
+    let store = Store {
+        record: record(&id, State::Success),
+        expires: None,
+        reply_to: properties.reply_to,
+        correlation_id: properties.correlation_id,
+    };
+    results.store(vec![store]).await.unwrap();
+    consumer.settle(vec![delivery.settle(Disposition::Ack)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_rworks_own_gets_its_results() {
+    let server = RabbitServer::shared();
+    let url = server.url(&server.fresh_vhost().await.unwrap());
+    let (worker, caller) = (connect(&url).await, Arc::new(connect(&url).await));
+    let queue = QueueName::new("celery").unwrap();
+    let options = Consume { queues: vec![queue.clone()], name: "w@host".to_owned(), unsettled_max: 4 };
+    let consumer = worker.consume(options).await.unwrap();
+    let client = Client::new(caller.clone(), caller);
+    let task = || NewTask::new(TaskName::new("shop.add").unwrap());
+    for _ in 0..3 {
+        let id = client.send(task(), &queue).await.unwrap();
+        answer_one(&*consumer, &worker).await;
+        assert_eq!(client.wait(&id, Some(HANG)).await.unwrap().status, State::Success);
+    }
+    let ids = client.send_many(vec![task(), task()], &queue).await.unwrap();
+    for id in &ids {
+        answer_one(&*consumer, &worker).await;
+        assert_eq!(client.wait(id, Some(HANG)).await.unwrap().status, State::Success);
+    }
 }
 
 #[tokio::test]
