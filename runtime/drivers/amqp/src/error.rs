@@ -180,3 +180,77 @@ fn refusal(url: &RedactedUrl, code: u16, text: &str, vhost: &str) -> Failure {
         _ => Failure::unreachable(url, text.to_owned(), ""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::AMQPError;
+    use lapin::{ConnectionState, Error as LapinError};
+
+    use super::*;
+
+    fn url() -> RedactedUrl {
+        RedactedUrl::new("amqp://me:hunter2@h:1/v")
+    }
+
+    fn said(code: u16, text: &str) -> LapinError {
+        ErrorKind::ProtocolError(AMQPError::from_id(code, text.into()).unwrap()).into()
+    }
+
+    fn io(text: &str) -> LapinError {
+        std::io::Error::other(text.to_owned()).into()
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_must_be_mended() {
+        for (error, kind, is_retryable) in [
+            (said(403, "ACCESS_REFUSED - no rights"), "refused", false),
+            (said(530, "NOT_ALLOWED - vhost"), "refused", false),
+            (said(540, "NOT_IMPLEMENTED - quorum"), "refused", false),
+            (said(404, "NOT_FOUND - no exchange 'e' in vhost '/'"), "act", false),
+            (said(404, "NOT_FOUND - home node 'a' of durable queue 'q' is down"), "act", true),
+            (said(405, "RESOURCE_LOCKED - exclusive"), "act", true),
+            (said(406, "PRECONDITION_FAILED - inequivalent arg"), "act", false),
+            (said(311, "CONTENT_TOO_LARGE"), "act", false),
+            (said(313, "NO_CONSUMERS"), "act", true),
+            (said(320, "CONNECTION_FORCED - shutdown"), "unreachable", true),
+            (said(541, "INTERNAL_ERROR"), "unreachable", true),
+            (io("reset"), "unreachable", true),
+            (ErrorKind::MissingHeartbeatError.into(), "unreachable", true),
+            (ErrorKind::InvalidConnectionState(ConnectionState::Closed).into(), "unreachable", true),
+            (ErrorKind::ChannelsLimitReached.into(), "act", true),
+        ] {
+            let shown = error.to_string();
+            let error = explain(&url(), "publish", error);
+            let found = match &error {
+                Error::Refused { .. } => "refused",
+                Error::Act { .. } => "act",
+                Error::Unreachable { .. } => "unreachable",
+                _ => "other",
+            };
+            assert_eq!((found, error.is_retryable()), (kind, is_retryable), "{shown}");
+            assert!(!error.to_string().contains("hunter2"));
+            assert_eq!(kind == "refused", error.hint().is_some(), "{shown}");
+        }
+    }
+
+    #[test]
+    fn first_bytes_tell_whom_we_have_reached() {
+        for (first, expect) in [
+            (&b""[..], Stranger::Mute),
+            (b"\x15\x03\x03\x00\x02", Stranger::Tls),
+            (b"\x16\x03\x01", Stranger::Tls),
+            (b"AMQP\x00\x01\x00\x00", Stranger::OtherAmqp),
+            (b"HTTP/1.1 400", Stranger::Other),
+            (b"\x01\x00\x00\x00\x00\x01\xff", Stranger::Rabbit),
+        ] {
+            assert_eq!(Stranger::of(first), expect, "{}", first.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_limit_of_connections_passes() {
+        let text = "NOT_ALLOWED - access to vhost 'v' refused for user 'me': connection limit (1) is reached";
+        let failure = unwelcome(&url(), &said(530, text), b"", "v");
+        assert!(matches!(failure, Failure::Unreachable { .. }), "{failure:?}");
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::sync::OnceLock;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use lapin::{Channel, Connection, Event};
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -69,30 +70,35 @@ impl Wire {
 
     /// Tells from now on whether the server takes anything.
     pub(super) fn tell_blocked(&self, blocked: watch::Sender<Blocked>) {
-        let mut events = self.connection.events_listener();
+        let events = self.connection.events_listener();
         let (lost, url) = (self.lost().clone(), self.url.clone());
         blocked.send_replace(None);
-        self.notices.get_or_init(|| {
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                loop {
-                    let event = tokio::select! {
-                        () = lost.cancelled() => None,
-                        event = events.next() => event,
-                    };
-                    let news = match event {
-                        None => break,
-                        Some(Event::ConnectionBlocked(why)) => Some(why),
-                        Some(Event::ConnectionUnblocked) => None,
-                        Some(_) => continue,
-                    };
-                    match &news {
-                        Some(why) => tracing::warn!(%url, why, "blocked: the server takes no messages until it has room"),
-                        None => tracing::info!(%url, "no longer blocked"),
-                    }
-                    blocked.send_replace(news);
-                }
+        let telling = async move {
+            tokio::select! {
+                () = lost.cancelled() => {}
+                () = tell(events, &blocked, &url) => {}
+            }
+        };
+        self.notices.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(telling)));
+    }
+}
+
+/// Passes the server's notices on, and logs each outage when it begins and when it ends.
+async fn tell(events: impl Stream<Item = Event>, blocked: &watch::Sender<Blocked>, url: &RedactedUrl) {
+    let mut events = std::pin::pin!(events);
+    let mut since = Instant::now();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(why) => {
+                tracing::warn!(%url, why, "blocked: the server takes no messages until it has room again");
+                since = Instant::now();
+                blocked.send_replace(Some(why));
+            }
+            Event::ConnectionUnblocked => {
+                tracing::info!(%url, seconds = since.elapsed().as_secs_f64(), "no longer blocked");
                 blocked.send_replace(None);
-            }))
-        });
+            }
+            _ => {}
+        }
     }
 }
