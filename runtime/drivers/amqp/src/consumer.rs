@@ -213,14 +213,20 @@ impl Consumer for AmqpConsumer {
         // Waits for whoever receives to go: a call under way ends then.
         let mut pump = self.pump.lock().await;
         pump.finish().await;
-        leave::leave(&self.shared).await
+        let left = leave::leave(&self.shared).await;
+        if left.is_err() {
+            leave::abandon(&self.shared);
+        }
+        left
     }
 }
 
 impl Drop for AmqpConsumer {
     fn drop(&mut self) {
-        if !self.shared.closed.swap(true, Ordering::Relaxed) {
-            self.shared.closing.cancel();
+        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.closing.cancel();
+        // Unless it was closed to the end.
+        if !self.shared.gone.is_cancelled() {
             leave::abandon(&self.shared);
         }
     }

@@ -149,6 +149,8 @@ async fn open(shared: &Arc<Shared>, place: usize, lane: &Lane) -> Result<Arc<She
 fn arguments(lane: &Lane) -> FieldTable {
     let text = |text: &str| AMQPValue::LongString(text.into());
     let arguments: BTreeMap<ShortString, AMQPValue> = [
+        // A quorum queue would not deliver what lives no time, and may be the virtual host's default.
+        ("x-queue-type".into(), text("classic")),
         ("x-message-ttl".into(), AMQPValue::LongLongInt(0)),
         ("x-dead-letter-exchange".into(), text("")),
         ("x-dead-letter-routing-key".into(), text(lane.queue.as_str())),
