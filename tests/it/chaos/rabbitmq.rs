@@ -25,6 +25,11 @@ use super::{BATCH, REDELIVERY_MAX, produce_through_outages};
 /// Somebody is killed, or all connections are closed, so often.
 const CUT_EVERY: Duration = Duration::from_secs(1);
 
+/// A worker knows so soon that its connection is gone, on a busy machine.
+const KNOWN_WITHIN_MS: i64 = 300;
+/// Moments of an outage are noted so close together.
+const MOMENTS_MS: usize = 20;
+
 /// How much of it.
 struct Scale {
     tasks: u64,
@@ -76,8 +81,11 @@ struct Broker {
     vhost: String,
     up: watch::Sender<bool>,
     alarm: Duration,
-    /// The moments before and after all connections went: what a worker still begins between is in its hands.
+    /// Moments at which there were no connections, close together: what a worker still begins then was in its hands, and
+    /// what it ends then it can't ack.
     cuts: Vec<Timestamp>,
+    /// How often that was.
+    stops: u64,
 }
 
 async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
@@ -101,7 +109,7 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
     let mut crew = Crew::start(Arc::clone(&ground)).await?;
     let client = Client::new(Arc::new(broker.clone()), Arc::new(backend.clone()));
     let (up, is_up) = watch::channel(true);
-    let mut place = Broker { server, vhost, up, alarm: scale.alarm, cuts: Vec::new() };
+    let mut place = Broker { server, vhost, up, alarm: scale.alarm, cuts: Vec::new(), stops: 0 };
     let mut producing =
         tokio::spawn(produce_through_outages(Producer::new(client)?, scale.tasks, scale.batch_every, is_up));
 
@@ -127,7 +135,7 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
     let killed = kills.len();
     let log = ground.site.history_log();
     let mut history = History::gather(producer, &log, kills, journal, &broker, &backend).await?;
-    let closed = place.cuts.len();
+    let closed = place.stops;
     history.beside = Some(Beside { outages: place.cuts, celery, ..Beside::default() });
     let verdict = judge(&history);
     say(format_args!(
@@ -177,11 +185,19 @@ impl Broker {
         } else if number % 2 == 0 {
             crew.kill_one(rng).await
         } else {
-            self.cuts.push(now());
+            let from = now();
             self.server.close_connections(&self.vhost, "chaos").await?;
-            self.cuts.push(now());
+            self.note(from);
             Ok(())
         }
+    }
+
+    /// All connections went since then, and the workers know it a little later.
+    fn note(&mut self, from: Timestamp) {
+        let to = now().as_millis() + KNOWN_WITHIN_MS;
+        let moments = (from.as_millis()..=to).step_by(MOMENTS_MS);
+        self.cuts.extend(moments.map(Timestamp::from_millis));
+        self.stops += 1;
     }
 
     /// Something that takes the server away for a while. A worker that is only starting would meet it, too, which is shown
@@ -193,9 +209,9 @@ impl Broker {
     ) -> anyhow::Result<()> {
         crew.all_up().await?;
         self.up.send_replace(false);
-        self.cuts.push(now());
+        let from = now();
         happens(Arc::clone(&self.server)).await?;
-        self.cuts.push(now());
+        self.note(from);
         self.up.send_replace(true);
         Ok(())
     }
