@@ -20,9 +20,9 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     /// The servers, for people.
     pub(crate) url: RedactedUrl,
-    /// For everything that is published, and for looking: the server blocks it while it lacks memory or disk.
+    /// For everything that is published: the server blocks it while it lacks memory or disk.
     pub(crate) publishing: Link,
-    /// For consuming and acks. Nothing is ever published here, so that the server never blocks it.
+    /// For consuming, acks and looking through queues. Nothing is ever published here, so that the server never blocks it.
     pub(crate) consuming: Link,
     /// What publishers and consumers share.
     pub(crate) broker: BrokerState,

@@ -64,9 +64,8 @@ pub(super) fn accept(
         None if is_uncounted => Stage::Busy,
         None => Stage::Handed,
     };
-    let place = (place, Place::Lane(state.tag(tag)));
-    let (lane_place, place) = place;
-    table.insert(receipt, Held { lane: lane_place, place, stage, properties, body, delivery_count, at });
+    let here = Place::Lane(state.tag(tag));
+    table.insert(receipt, Held { lane: place, place: here, stage, properties, body, delivery_count, at });
     match is_early {
         Some(time) if time.since(now) > HOLD_MAX && delayed::can_hold(lane.queue.as_str()) => {
             errands.early.push((receipt, time));

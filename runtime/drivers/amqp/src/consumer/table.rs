@@ -22,7 +22,7 @@ pub(crate) struct Held {
     pub(crate) body: Bytes,
     /// Deliveries with this one.
     pub(crate) delivery_count: u32,
-    /// It came because it had been given back to a classic queue.
+    /// When it came to where it is: the server's patience counts from then.
     pub(crate) at: Instant,
 }
 
