@@ -1,12 +1,13 @@
-//! Celery's own clients and workers against rwork, on a real Redis: the conformance checklist of the wire reference, one
-//! test for each item, named by its number, and what a user does with it.
+//! Celery's own clients and workers against rwork, on a real Redis and a real RabbitMQ: the conformance checklist of the
+//! wire reference, one test for each item, named by its number, and what a user does with it.
 //!
-//! Parts of items that are about events and remote control come with those.
+//! What is not about one broker's own keys or queues runs on both, from one place ([`on_both`]). Parts of items that are about events and remote control come with those.
 
 mod leftovers;
 mod lifecycle;
 mod messages;
 mod options;
+mod rabbitmq;
 mod reconnect;
 mod results;
 mod sample;
@@ -16,19 +17,40 @@ mod transport;
 
 use rwork_tests::celery::Client;
 use rwork_tests::python::Version;
-use rwork_tests::stage::{self, Stage};
+use rwork_tests::stage::{self, Kind, Stage};
 use serde_json::Value;
 
+/// These functions as tests, once for each broker.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        on_both!(on_redis Redis $($name)*);
+        on_both!(on_rabbitmq RabbitMq $($name)*);
+    };
+    ($broker:ident $kind:ident $($name:ident)*) => {
+        mod $broker {
+            use rwork_tests::stage::Kind;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() -> anyhow::Result<()> {
+                    super::$name(Kind::$kind).await
+                }
+            )*
+        }
+    };
+}
+use on_both;
+
 /// A client of the shared stage, which one rwork worker with default settings serves.
-async fn client(version: Version) -> anyhow::Result<Client> {
-    Ok(stage::shared().await?.client_of(version).await?)
+async fn client(kind: Kind, version: Version) -> anyhow::Result<Client> {
+    Ok(stage::shared(kind).await?.client_of(version).await?)
 }
 
 /// Runs Python with a client of each of these versions on the shared stage, and compares what it returns.
-async fn each(versions: &[Version], code: &str, expected: Value) -> anyhow::Result<()> {
+async fn each(kind: Kind, versions: &[Version], code: &str, expected: Value) -> anyhow::Result<()> {
     for version in versions {
-        let client = client(*version).await?;
-        let found = stage::shared().await?.test(async { Ok(client.eval(code).await?) }).await?;
+        let client = client(kind, *version).await?;
+        let found = stage::shared(kind).await?.test(async { Ok(client.eval(code).await?) }).await?;
         assert_eq!(found, expected, "with Celery {}", version.number());
     }
     Ok(())

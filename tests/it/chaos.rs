@@ -4,6 +4,7 @@
 //! `RWORK_CHAOS=full` for the long form, `RWORK_SEED=N` to choose the same victims at the same points again.
 
 mod crew;
+mod rabbitmq;
 mod redis;
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 use rwork_tests::history::{History, Kill, Producer, Progress, judge};
 use rwork_tests::journal::{Journal, Reader};
 use rwork_tests::process::{Site, WorkerProcess, client, is_full_run, say, seed, unless_it_hangs};
+use tokio::sync::watch;
+use tokio::time::interval;
 
 /// What the product promises: a message of a killed worker is handed to another one within this.
 const REDELIVERY_MAX: Duration = Duration::from_secs(10);
@@ -18,6 +21,10 @@ const REDELIVERY_MAX: Duration = Duration::from_secs(10);
 const BATCH: u64 = 100;
 /// Steps that a task computes: long enough to be met by a kill, short enough for thousands.
 const SPINS: u64 = 20_000;
+
+/// The same beside servers that are killed, too: about a millisecond, so that those who live are busy and every kill meets
+/// a message.
+const BUSY_SPINS: u64 = 3_000_000;
 
 /// How much of it.
 struct Scale {
@@ -136,4 +143,21 @@ async fn produce(mut producer: Producer, tasks: u64, ahead: u64, log: Reader) ->
 fn kill_points(scale: &Scale, rng: &mut fastrand::Rng) -> Vec<u64> {
     let part = scale.tasks / (scale.kills + 1);
     (0..scale.kills).map(|kill| kill * part + rng.u64(1..=part)).collect()
+}
+
+/// One producer that goes on sending; through an outage it waits for its end, as a person would.
+async fn produce_through_outages(
+    mut producer: Producer,
+    tasks: u64,
+    batch_every: Duration,
+    mut is_up: watch::Receiver<bool>,
+) -> anyhow::Result<Producer> {
+    let mut pace = interval(batch_every);
+    while (producer.accepted.len() as u64) < tasks {
+        pace.tick().await;
+        if !producer.send_or_doubt(BATCH, BUSY_SPINS).await? {
+            is_up.wait_for(|is_up| *is_up).await?;
+        }
+    }
+    Ok(producer)
 }

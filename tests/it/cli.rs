@@ -3,6 +3,7 @@
 mod errors;
 mod help;
 mod life;
+mod rabbitmq;
 mod redis;
 mod worker;
 

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rwork_amqp::{Amqp, QueueType};
 use rwork_backend::ResultBackend;
 use rwork_broker::Broker;
 use rwork_embedded::{Embedded, Options};
 use rwork_redis::{Redis, Role};
 use rwork_tests::conformance::{Place, backend, broker};
+use rwork_tests::rabbitmq::RabbitServer;
 use rwork_tests::redis::RedisServer;
 
 fn embedded(folder: &Path, place: &Place) -> anyhow::Result<Embedded> {
@@ -49,4 +51,25 @@ async fn redis_backend() -> anyhow::Result<()> {
         Ok(Arc::new(redis(database, Role::Backend, &place).await?) as Arc<dyn ResultBackend>)
     })
     .await
+}
+
+/// A virtual host for each case, with queues of one type.
+async fn amqp(suite: &str, queue_type: QueueType, place: &Place) -> anyhow::Result<Arc<dyn Broker>> {
+    let server = RabbitServer::shared();
+    let vhost = format!("{suite}-{}", place.name);
+    // A second connection to the same place finds it there.
+    server.add_vhost(&vhost).await?;
+    let mut options = rwork_amqp::Options::parse(&server.url(&vhost), rwork_amqp::Role::Broker)?;
+    (options.default_queue_type, options.missing_queue_type) = (queue_type, queue_type);
+    Ok(Arc::new(Amqp::connect(options).await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn amqp_classic() -> anyhow::Result<()> {
+    broker::suite(async |place| amqp("conformance-classic", QueueType::Classic, &place).await).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn amqp_quorum() -> anyhow::Result<()> {
+    broker::suite(async |place| amqp("conformance-quorum", QueueType::Quorum, &place).await).await
 }

@@ -7,6 +7,7 @@
 mod configurations;
 mod links;
 mod page;
+mod rabbitmq;
 mod redis;
 mod session;
 mod sources;

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::net::TcpListener;
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
@@ -56,4 +57,12 @@ pub fn spawn(command: Command) -> anyhow::Result<Child> {
 pub fn signal(child: &Child, signal: Signal) -> anyhow::Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process has the id 0")?;
     Ok(kill_process(pid, signal)?)
+}
+
+/// A port that nobody listens on now. Somebody else may take it before the child does.
+///
+/// # Errors
+/// When the system has none.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -36,7 +36,8 @@ impl Lines {
         lines.push(line);
         let count = lines.len();
         drop(lines);
-        self.0.written.send_modify(|(written, _)| *written = count);
+        // Of two pipes the later count may come first.
+        self.0.written.send_modify(|(written, _)| *written = count.max(*written));
     }
 
     /// How many there are: the place from which to wait for what comes next.
@@ -79,7 +80,9 @@ impl Lines {
     /// As [`Lines::find`].
     pub fn find_blocking(&self, first: usize, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
         // `block_on` of futures-util would need its executor; this one needs no runtime at all.
-        let mut found = std::pin::pin!(self.find(first, wanted));
+        // Within a runtime, tokio would make a future that is polled often give way to others, by the runtime's own hand,
+        // which is this thread.
+        let mut found = std::pin::pin!(tokio::task::unconstrained(self.find(first, wanted)));
         let waker = Arc::new(Unpark(std::thread::current())).into();
         let mut context = std::task::Context::from_waker(&waker);
         loop {

@@ -23,7 +23,7 @@ use crate::guests::guest;
 use crate::journal::{Entry, Journal, Said};
 
 /// What is logged: every task with its id, and every plugin version until it is freed.
-const LEVEL: &str = "info,rwork_worker=debug,rwork_plugin=debug";
+const LEVEL: &str = "info,rwork_worker=debug,rwork_plugin=debug,lapin=off";
 
 /// A directory in which workers run, with the `history` plugin and a folder for what it writes. Removed when dropped.
 #[derive(Debug)]

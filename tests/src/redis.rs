@@ -33,10 +33,8 @@
 
 mod command;
 mod sentinel;
-mod tls;
 mod until;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,12 +45,12 @@ use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::child;
+use crate::child::{self, free_port};
 use crate::lines::Lines;
+use crate::tls::Tls;
 
 pub use command::Options;
 pub use sentinel::{MASTER_NAME, Sentinel};
-pub use tls::Tls;
 
 /// Databases of the shared server: a number for every test there will ever be, a few bytes each.
 const DATABASES: u32 = 4096;
@@ -253,11 +251,6 @@ impl Drop for RedisServer {
         // One that was killed already is no failure.
         let _ = self.end(Signal::KILL);
     }
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
-//! One queue on a real Redis with everybody around it: rwork workers as processes, Celery clients, Python workers.
+//! One queue on real servers with everybody around it: rwork workers as processes, Celery clients, Python workers.
 //!
 //! Owns the folder that workers run in (plugins, configuration, gates, what tasks write down) and says who connects where.
-//! On the shared server each stage has a database of its own, so that all keys and settings are the default ones.
+//! On the shared servers each stage has a database, and a virtual host, of its own, so that all keys, names and settings
+//! are the default ones.
+
+mod rabbit;
+mod shared;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 use crate::celery::{Client, Pool, PythonWorker};
 use crate::guests::{guest, target_directory};
@@ -20,12 +23,30 @@ use crate::process::{WorkerProcess, is_full_run};
 use crate::python::{Raised, Version};
 use crate::redis::RedisServer;
 
+pub use rabbit::Rabbit;
+pub use shared::{is_served_by_celery, shared};
+
+/// The default queue.
+const QUEUE: &str = "celery";
 /// Longer than any test here takes on a busy machine; only a hang meets it.
 const HANG: Duration = Duration::from_secs(120);
 /// The same for the long runs, with a hundred times the tasks.
 const HANG_OF_FULL_RUN: Duration = Duration::from_secs(1800);
 /// How many lines of the workers' logs are shown when a test fails.
 const LAST_WORDS: usize = 60;
+
+/// Which servers a stage has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Redis for messages and results.
+    Redis,
+    /// RabbitMQ for messages, Redis for results: the usual pair.
+    RabbitMq,
+    /// The same with quorum queues.
+    Quorum,
+    /// RabbitMQ alone: results are sent to who asked.
+    Rpc,
+}
 
 /// Where workers and clients meet.
 #[derive(Debug)]
@@ -35,6 +56,10 @@ pub struct Stage {
     backend: String,
     database: u32,
     server: Option<Arc<RedisServer>>,
+    /// The broker, where it is not Redis.
+    rabbit: Option<Rabbit>,
+    /// rwork's settings that come with the kind of stage.
+    basics: &'static str,
     /// Celery's settings beside the two URLs, for clients and Python workers.
     settings: Value,
     /// What the rwork workers log.
@@ -69,6 +94,42 @@ impl Stage {
         Self::set_up(broker, backend, 0, Some(server))
     }
 
+    /// A stage on the shared servers of this kind, in an empty database and virtual host.
+    ///
+    /// # Errors
+    /// When its folder can't be written, or RabbitMQ refuses.
+    pub async fn of(kind: Kind) -> anyhow::Result<Self> {
+        match kind {
+            Kind::Redis => Self::new(),
+            _ => Self::with(kind, Rabbit::shared().await?),
+        }
+    }
+
+    /// A stage whose broker is this virtual host.
+    ///
+    /// # Errors
+    /// When its folder can't be written.
+    pub fn with(kind: Kind, rabbit: Rabbit) -> anyhow::Result<Self> {
+        let database = RedisServer::fresh_database();
+        let backend = match kind {
+            Kind::Rpc => "rpc://".to_owned(),
+            _ => RedisServer::shared().url(database),
+        };
+        let mut stage = Self::set_up(rabbit.url(), backend, database, None)?;
+        stage.rabbit = Some(rabbit);
+        if kind == Kind::Quorum {
+            stage.basics =
+                "task_default_queue_type = \"quorum\"\ntask_create_missing_queue_type = \"quorum\"";
+            stage.settings = json!({
+                "task_default_queue_type": "quorum",
+                "task_create_missing_queue_type": "quorum",
+                "broker_transport_options": {"confirm_publish": true},
+            });
+        }
+        stage.configure("", "")?;
+        Ok(stage)
+    }
+
     fn set_up(
         broker: String,
         backend: String,
@@ -85,6 +146,8 @@ impl Stage {
             backend,
             database,
             server,
+            rabbit: None,
+            basics: "",
             settings: json!({}),
             journal: Journal::default(),
         };
@@ -95,7 +158,9 @@ impl Stage {
     /// The stage with these settings of Celery's, by their lower-case names, for clients and Python workers.
     #[must_use]
     pub fn with_settings(mut self, settings: Value) -> Self {
-        self.settings = settings;
+        if let (Some(all), Value::Object(more)) = (self.settings.as_object_mut(), settings) {
+            all.extend(more);
+        }
         self
     }
 
@@ -105,8 +170,9 @@ impl Stage {
     /// When it can't be written.
     pub fn configure(&self, settings: &str, tables: &str) -> anyhow::Result<()> {
         let cache = target_directory().join("rwork-tests-cache");
+        let basics = self.basics;
         let text = format!(
-            "plugins_cache_dir = {cache:?}\n{settings}\n{tables}\n\
+            "plugins_cache_dir = {cache:?}\n{basics}\n{settings}\n{tables}\n\
              [plugins.wire.grants]\ndirs = [{{ host = \"folder\", guest = \"/folder\", access = \"write\" }}]\n"
         );
         Ok(std::fs::write(self.directory.path().join("rwork.toml"), text)?)
@@ -185,7 +251,7 @@ impl Stage {
         settings
     }
 
-    /// A connection to look into the database.
+    /// A connection to look into the Redis database.
     ///
     /// # Errors
     /// When the server does not run.
@@ -193,7 +259,7 @@ impl Stage {
         self.server().connect(self.database).await
     }
 
-    /// Waits until this holds of the database. It is looked at whenever a key changes.
+    /// Waits until this holds of the Redis database. It is looked at whenever a key changes.
     ///
     /// # Errors
     /// When the server ends.
@@ -204,7 +270,7 @@ impl Stage {
         self.server().until(self.database, holds).await
     }
 
-    /// The server.
+    /// The Redis server.
     pub fn server(&self) -> &RedisServer {
         self.server.as_deref().unwrap_or_else(|| RedisServer::shared())
     }
@@ -217,6 +283,19 @@ impl Stage {
     /// The broker's URL.
     pub fn broker(&self) -> &str {
         &self.broker
+    }
+
+    /// The result backend's URL.
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    /// The virtual host that is its broker.
+    ///
+    /// # Errors
+    /// When the broker is Redis.
+    pub fn rabbit(&self) -> anyhow::Result<&Rabbit> {
+        self.rabbit.as_ref().context("this stage has no RabbitMQ")
     }
 
     /// Where workers run.
@@ -293,9 +372,14 @@ impl Stage {
     /// # Errors
     /// When the server ends.
     pub async fn settled(&self) -> anyhow::Result<()> {
+        if let Some(rabbit) = &self.rabbit {
+            return rabbit
+                .until(|queues| queues.iter().all(|queue| queue.name != QUEUE || queue.is_empty()))
+                .await;
+        }
         self.until(async |redis| {
             let (queued, held): (u64, u64) =
-                redis::pipe().llen("celery").hlen("unacked").query_async(redis).await?;
+                redis::pipe().llen(QUEUE).hlen("unacked").query_async(redis).await?;
             Ok(queued + held == 0)
         })
         .await
@@ -339,48 +423,4 @@ pub async fn unless_it_hangs<T>(
         Ok(outcome) => outcome.with_context(|| format!("the rwork workers' last words:\n{}", said())),
         Err(_) => anyhow::bail!("it hangs; the rwork workers' last words:\n{}", said()),
     }
-}
-
-/// Set to `celery`, the shared stage has Celery's own worker in rwork's place: so one sees that a test expects what Celery
-/// does, and not only what rwork does.
-const INSTEAD: &str = "RWORK_TESTS_WORKER";
-
-/// Who serves the shared stage.
-enum Server {
-    Rwork(#[expect(dead_code, reason = "kept alive")] WorkerProcess),
-    Celery(#[expect(dead_code, reason = "kept alive")] PythonWorker),
-}
-
-/// Whether the shared stage is served by Celery's own worker.
-pub fn is_served_by_celery() -> bool {
-    std::env::var(INSTEAD).is_ok_and(|instead| instead == "celery")
-}
-
-/// A stage on the shared server with one rwork worker of default settings, for all tests that only send to it. It ends
-/// with this process.
-///
-/// # Errors
-/// When it can't be started.
-pub async fn shared() -> anyhow::Result<&'static Stage> {
-    /// The worker must outlive the runtime of the test that happens to be the first.
-    static RUNTIME: LazyLock<std::io::Result<Runtime>> =
-        LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build());
-    static STAGE: tokio::sync::OnceCell<(Stage, Server)> = tokio::sync::OnceCell::const_new();
-    let start = async || -> anyhow::Result<_> {
-        let runtime = RUNTIME.as_ref().map_err(|error| anyhow::anyhow!("no runtime: {error}"))?;
-        runtime
-            .spawn(async {
-                let stage = Stage::new()?;
-                if is_served_by_celery() {
-                    let stage = stage.with_settings(json!({"accept_content": ["json", "msgpack", "yaml"]}));
-                    let worker = stage.python_worker("shared@test", Pool::Prefork(4), &[]).await?;
-                    return Ok((stage, Server::Celery(worker)));
-                }
-                stage.configure("accept_content = [\"json\", \"msgpack\", \"yaml\"]", "")?;
-                let worker = stage.worker("shared@test", &["-c", "4"]).await?;
-                Ok((stage, Server::Rwork(worker)))
-            })
-            .await?
-    };
-    Ok(&STAGE.get_or_try_init(start).await?.0)
 }

@@ -64,4 +64,13 @@ pub trait ResultBackend: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// When the backend can't be reached.
     async fn forget(&self, id: &TaskId) -> Result<bool, Error>;
+
+    /// Where results for this process are to be sent, when they are messages to whoever asked: what a sender puts into
+    /// `reply_to`. `None`: they are stored, for everybody.
+    ///
+    /// # Errors
+    /// When the backend can't be reached: nobody would hear of the results.
+    async fn reply_to(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
 }

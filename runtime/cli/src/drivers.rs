@@ -1,10 +1,12 @@
 //! Which brokers and backends exist: the one place that turns a URL into a driver.
 
+mod amqp;
 mod embedded;
 mod redis;
 
 use std::sync::Arc;
 
+use rwork_amqp::Amqp;
 use rwork_backend::ResultBackend;
 use rwork_broker::{Broker, RedactedUrl};
 use rwork_client::Client;
@@ -16,7 +18,11 @@ use crate::failure::Failure;
 use crate::wiring;
 
 /// Schemes that Celery knows and this version does not, so that the error can say more than "unknown".
-const LATER: [&str; 4] = ["amqp", "amqps", "pyamqp", "rpc"];
+const LATER: [&str; 6] = ["sqs", "confluentkafka", "gcpubsub", "mongodb", "db+postgresql", "db+mysql"];
+/// Schemes of RabbitMQ, as Celery and kombu spell them.
+const AMQP: [&str; 4] = ["amqp", "amqps", "pyamqp", "librabbitmq"];
+/// Results that are sent to who asked, over the broker's own connection: all that Celery reads of such a URL.
+const RPC: &str = "rpc";
 /// Schemes of Redis, as Celery and kombu spell them.
 const REDIS: [&str; 6] = ["redis", "rediss", "redis+socket", "socket", "unix", "sentinel"];
 
@@ -48,6 +54,8 @@ pub(crate) enum Driver {
     Embedded(Embedded),
     /// A Redis server, or several that stand in for each other.
     Redis(Redis),
+    /// RabbitMQ.
+    Amqp(Amqp),
 }
 
 impl Driver {
@@ -56,6 +64,7 @@ impl Driver {
         match self {
             Self::Embedded(embedded) => Arc::new(embedded.clone()),
             Self::Redis(redis) => Arc::new(redis.clone()),
+            Self::Amqp(amqp) => Arc::new(amqp.clone()),
         }
     }
 
@@ -64,6 +73,7 @@ impl Driver {
         match self {
             Self::Embedded(embedded) => Arc::new(embedded.clone()),
             Self::Redis(redis) => Arc::new(redis.clone()),
+            Self::Amqp(amqp) => Arc::new(amqp.clone()),
         }
     }
 }
@@ -147,6 +157,14 @@ pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
     })
 }
 
+/// What the broker's patience makes of the configured time limits, for a worker to say when it starts.
+pub(crate) fn warning(config: &Config) -> Option<String> {
+    match kind(&config.settings.broker_url) {
+        Kind::Amqp => amqp::impatience(config),
+        _ => None,
+    }
+}
+
 /// A URL and the setting that it comes from.
 #[derive(Clone, Copy, Debug)]
 struct Place<'a> {
@@ -188,6 +206,9 @@ impl<'a> Place<'a> {
         if self.key == backend.key {
             return Ok(true);
         }
+        if kind(backend.url) == Kind::Rpc {
+            return self.carries_results(backend, config).map(|()| true);
+        }
         if self.url != backend.url {
             return Ok(false);
         }
@@ -196,6 +217,20 @@ impl<'a> Place<'a> {
             Kind::Redis => redis::options(config, backend).map(|_| redis::same_options(config)),
             _ => Ok(true),
         }
+    }
+
+    /// `rpc://` needs a broker that can send to who asked.
+    fn carries_results(&self, backend: &Place<'_>, config: &Config) -> anyhow::Result<()> {
+        if kind(self.url) == Kind::Amqp {
+            return Ok(());
+        }
+        let url = RedactedUrl::new(self.url);
+        let failure = Failure::usage(format!(
+            "expected the broker of `rpc://` results to be `amqp://…`, got `{url}` (results from {}, broker from {})",
+            config.origin(backend.key),
+            config.origin(self.key),
+        ));
+        Err(failure.hint("leave `result_backend` out: results are kept where messages come from").into())
     }
 
     fn opened<T>(&self, config: &Config, result: Result<T, rwork_broker::Error>) -> anyhow::Result<T> {
@@ -215,6 +250,8 @@ impl<'a> Place<'a> {
 enum Kind<'a> {
     Embedded,
     Redis,
+    Amqp,
+    Rpc,
     Other(Option<&'a str>),
 }
 
@@ -222,6 +259,8 @@ fn kind(url: &str) -> Kind<'_> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
         Some("embedded") => Kind::Embedded,
         Some(scheme) if REDIS.contains(&scheme) => Kind::Redis,
+        Some(scheme) if AMQP.contains(&scheme) => Kind::Amqp,
+        Some(RPC) => Kind::Rpc,
         other => Kind::Other(other),
     }
 }
@@ -231,6 +270,13 @@ async fn open(config: &Config, place: &Place<'_>) -> anyhow::Result<Driver> {
     match kind(place.url) {
         Kind::Embedded => Ok(Driver::Embedded(embedded::open(config, place).await?)),
         Kind::Redis => Ok(Driver::Redis(redis::open(config, place).await?)),
+        Kind::Amqp => Ok(Driver::Amqp(amqp::open(config, place).await?)),
+        Kind::Rpc if place.role == Role::Backend => {
+            let broker = Place::broker(config);
+            broker.carries_results(place, config)?;
+            Ok(Driver::Amqp(amqp::open(config, &broker).await?))
+        }
+        Kind::Rpc => Err(unsupported(config, place, Some(RPC)).into()),
         Kind::Other(scheme) => Err(unsupported(config, place, scheme).into()),
     }
 }
@@ -238,14 +284,16 @@ async fn open(config: &Config, place: &Place<'_>) -> anyhow::Result<Driver> {
 fn unsupported(config: &Config, place: &Place<'_>, scheme: Option<&str>) -> Failure {
     let url = RedactedUrl::new(place.url);
     let failure = Failure::usage(format!(
-        "expected the {} to be `redis://HOST:PORT/DB` or `embedded:PATH`, got `{url}` (from {})",
+        "expected the {} to be `redis://HOST:PORT/DB`, `amqp://HOST:PORT/VHOST` or `embedded:PATH`, got `{url}` (from {})",
         place.what,
         config.origin(place.key)
     ));
     match scheme {
         Some(scheme) if LATER.contains(&scheme) => failure.hint(format!(
-            "this version has no driver for `{scheme}`; Celery's Redis works, and `embedded:./rwork.db` keeps everything in one file"
+            "this version has no driver for `{scheme}`; Redis and RabbitMQ work, and `embedded:./rwork.db` keeps everything in one file"
         )),
-        _ => failure.hint("for example `redis://localhost:6379/0`, or `embedded:./rwork.db`"),
+        _ => failure.hint(
+            "for example `redis://localhost:6379/0`, `amqp://localhost`, or `embedded:./rwork.db`",
+        ),
     }
 }

@@ -15,16 +15,17 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 
 /// Levels by Celery's names and by ours, with the filter that each stands for: rwork's own crates at that level,
-/// libraries only when something is off.
+/// libraries only when something is off. The AMQP library calls every closed connection an error; what it tells, the driver
+/// tells in its own words.
 const LEVELS: &[(&str, &str)] = &[
     ("trace", "trace"),
-    ("debug", "info,rwork=debug"),
-    ("info", "warn,rwork=info"),
-    ("warning", "warn"),
-    ("warn", "warn"),
-    ("error", "error"),
-    ("critical", "error"),
-    ("fatal", "error"),
+    ("debug", "info,rwork=debug,lapin=off"),
+    ("info", "warn,rwork=info,lapin=off"),
+    ("warning", "warn,lapin=off"),
+    ("warn", "warn,lapin=off"),
+    ("error", "error,lapin=off"),
+    ("critical", "error,lapin=off"),
+    ("fatal", "error,lapin=off"),
     ("off", "off"),
 ];
 

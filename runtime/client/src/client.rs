@@ -59,7 +59,8 @@ impl Client {
     /// # Cancel safety
     /// A cancelled call may or may not have sent the task.
     pub async fn send(&self, task: NewTask, queue: &QueueName) -> Result<TaskId, Error> {
-        let message = self.build(task)?;
+        let reply_to = self.reply_to(1, queue).await?;
+        let message = self.build(task, reply_to.as_deref())?;
         let id = message.headers.id.clone();
         self.publish(vec![self.publication(message, queue)?], queue).await?;
         Ok(id)
@@ -76,8 +77,9 @@ impl Client {
     pub async fn send_many(&self, tasks: Vec<NewTask>, queue: &QueueName) -> Result<Vec<TaskId>, Error> {
         let mut ids = Vec::with_capacity(tasks.len());
         let mut batch = Vec::with_capacity(tasks.len());
+        let reply_to = self.reply_to(tasks.len(), queue).await?;
         for task in tasks {
-            let message = self.build(task)?;
+            let message = self.build(task, reply_to.as_deref())?;
             ids.push(message.headers.id.clone());
             batch.push(self.publication(message, queue)?);
         }
@@ -145,7 +147,16 @@ impl Client {
         Err(Error::Ended { id: id.clone(), state: seen.clone() })
     }
 
-    fn build(&self, mut task: NewTask) -> Result<TaskMessage, Error> {
+    /// Where the results of what is sent come back to, if they are messages.
+    async fn reply_to(&self, count: usize, queue: &QueueName) -> Result<Option<String>, Error> {
+        let reply_to = self.backend.reply_to().await;
+        reply_to.map_err(|source| Error::Send { count, queue: queue.clone(), source })
+    }
+
+    fn build(&self, mut task: NewTask, reply_to: Option<&str>) -> Result<TaskMessage, Error> {
+        if task.reply_to.is_none() {
+            task.reply_to = reply_to.map(str::to_owned);
+        }
         if task.origin.is_none() {
             task.origin.clone_from(&self.origin);
         }

@@ -1,18 +1,17 @@
 //! Checklist F, as far as no remote control is needed: expiry, time limits, rejections, lost instances.
 
 use rwork_tests::python::Version::{Current, Old};
-use rwork_tests::stage::{self, Stage};
+use rwork_tests::stage::{self, Kind, Stage};
 use serde_json::{Value, json};
 
-use super::{client, kinds_of_the_dead};
+use super::{client, kinds_of_the_dead, on_both};
 
 /// One slot: what is sent second waits.
 const ONE_AT_A_TIME: [&str; 4] = ["-c", "1", "--max-in-flight", "1"];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_76_an_expired_task_is_revoked() -> anyhow::Result<()> {
+async fn item_76_an_expired_task_is_revoked(kind: Kind) -> anyhow::Result<()> {
     // The event `task-revoked` comes with the events.
-    let stage = Stage::new()?;
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("expiring@test", &[]).await?;
     stage
         .test(async {
@@ -32,9 +31,8 @@ async fn item_76_an_expired_task_is_revoked() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_77_a_task_may_expire_while_it_waits_for_a_slot() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_77_a_task_may_expire_while_it_waits_for_a_slot(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("expiring@test", &ONE_AT_A_TIME).await?;
     let client = stage.client().await?;
     stage
@@ -51,10 +49,9 @@ async fn item_77_a_task_may_expire_while_it_waits_for_a_slot() -> anyhow::Result
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_78_a_soft_limit_can_be_caught() -> anyhow::Result<()> {
-    let client = client(Current).await?;
-    stage::shared()
+async fn item_78_a_soft_limit_can_be_caught(kind: Kind) -> anyhow::Result<()> {
+    let client = client(kind, Current).await?;
+    stage::shared(kind)
         .await?
         .test(async {
             let limits = json!({"soft_time_limit": 1, "time_limit": 60});
@@ -69,11 +66,10 @@ async fn item_78_a_soft_limit_can_be_caught() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_79_a_hard_limit_ends_what_never_looks_up() -> anyhow::Result<()> {
+async fn item_79_a_hard_limit_ends_what_never_looks_up(kind: Kind) -> anyhow::Result<()> {
     // That there is one event `task-failed` comes with the events.
-    let client = client(Current).await?;
-    stage::shared()
+    let client = client(kind, Current).await?;
+    stage::shared(kind)
         .await?
         .test(async {
             let id = client.send("wire.spin", json!([]), json!({"time_limit": 1})).await?;
@@ -89,10 +85,9 @@ async fn item_79_a_hard_limit_ends_what_never_looks_up() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_84_a_rejected_message_comes_again_or_is_kept_aside() -> anyhow::Result<()> {
+async fn item_84_a_rejected_message_comes_again_or_is_kept_aside(kind: Kind) -> anyhow::Result<()> {
     // The event `task-rejected` comes with the events. What Celery drops is a dead letter here.
-    let stage = Stage::new()?;
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("rejecting@test", &[]).await?;
     let client = stage.client().await?;
     stage
@@ -108,9 +103,8 @@ async fn item_84_a_rejected_message_comes_again_or_is_kept_aside() -> anyhow::Re
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_85_a_lost_instance_hurts_nobody_else() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_85_a_lost_instance_hurts_nobody_else(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("trapping@test", &[]).await?;
     let client = stage.client().await?;
     stage
@@ -127,3 +121,12 @@ async fn item_85_a_lost_instance_hurts_nobody_else() -> anyhow::Result<()> {
         })
         .await
 }
+
+on_both![
+    item_76_an_expired_task_is_revoked,
+    item_77_a_task_may_expire_while_it_waits_for_a_slot,
+    item_78_a_soft_limit_can_be_caught,
+    item_79_a_hard_limit_ends_what_never_looks_up,
+    item_84_a_rejected_message_comes_again_or_is_kept_aside,
+    item_85_a_lost_instance_hurts_nobody_else,
+];

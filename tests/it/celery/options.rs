@@ -1,13 +1,12 @@
 //! Every calling option of Celery's client, as its users write them.
 
 use rwork_tests::python::Version::{Current, Old, Oldest};
-use rwork_tests::stage::Stage;
+use rwork_tests::stage::{Kind, Stage};
 use serde_json::json;
 
-use super::each;
+use super::{each, on_both};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn arguments_are_positional_and_named() -> anyhow::Result<()> {
+async fn arguments_are_positional_and_named(kind: Kind) -> anyhow::Result<()> {
     let code = r#"
         return [add.delay(2, 3).get(timeout=T), add.delay(2, y=3).get(timeout=T), add.delay(x=2, y=3).get(timeout=T),
                 add.s(2).delay(3).get(timeout=T), app.send_task("wire.add", (2, 3)).get(timeout=T),
@@ -15,11 +14,10 @@ async fn arguments_are_positional_and_named() -> anyhow::Result<()> {
                 collect.delay(1, "two", k=[None]).get(timeout=T)]
     "#;
     let seven = json!([5, 5, 5, 5, 5, 5, [[1, "two"], {"k": [null]}]]);
-    each(&[Current, Old, Oldest], code, seven).await
+    each(kind, &[Current, Old, Oldest], code, seven).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn countdown_and_eta_delay() -> anyhow::Result<()> {
+async fn countdown_and_eta_delay(kind: Kind) -> anyhow::Result<()> {
     // Longer than a second each, so that they wait in Redis; both are in order by the time they were due at.
     let code = r#"
         eta = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=1.6)
@@ -30,11 +28,10 @@ async fn countdown_and_eta_delay() -> anyhow::Result<()> {
                  if done.timestamp() < sent + delay - 0.05]
         return [values[0], values[2], early]
     "#;
-    each(&[Current], code, json!([4, 2, []])).await
+    each(kind, &[Current], code, json!([4, 2, []])).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn task_id_headers_priority_and_limits_reach_the_task() -> anyhow::Result<()> {
+async fn task_id_headers_priority_and_limits_reach_the_task(kind: Kind) -> anyhow::Result<()> {
     let code = r#"
         mine = "my-own-id-" + str(uuid.uuid4())
         sent = request.apply_async(task_id=mine, headers={"x-trace": "abc", "n": 1}, priority=4, time_limit=30,
@@ -46,29 +43,27 @@ async fn task_id_headers_priority_and_limits_reach_the_task() -> anyhow::Result<
                 seen["headers"]["x-trace"], seen["headers"]["n"], seen["retries"], seen["redelivered"]]
     "#;
     let expected = json!([true, true, true, null, "celery", 4, true, true, [30, 20], "abc", 1, 0, false]);
-    each(&[Current, Old, Oldest], code, expected).await
+    each(kind, &[Current, Old, Oldest], code, expected).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_serializer_and_every_compression_together() -> anyhow::Result<()> {
+async fn every_serializer_and_every_compression_together(kind: Kind) -> anyhow::Result<()> {
     let code = r#"
         text = ["\u00fc\U0001f600" * 500, 1, 1.5, None, True, {"k": [-1]}]
         return [[serializer, compression] for serializer in ("json", "msgpack", "yaml")
                 for compression in (None, "zlib", "bzip2", "lzma", "brotli", "zstd")
                 if echo.apply_async((text,), serializer=serializer, compression=compression).get(timeout=T) != text]
     "#;
-    each(&[Current], code, json!([])).await?;
+    each(kind, &[Current], code, json!([])).await?;
     let code = r#"
         text = ["\u00fc" * 500, {"k": [-1]}]
         return [[serializer, compression] for serializer in ("json", "msgpack", "yaml")
                 for compression in (None, "zlib", "bzip2")
                 if echo.apply_async((text,), serializer=serializer, compression=compression).get(timeout=T) != text]
     "#;
-    each(&[Old, Oldest], code, json!([])).await
+    each(kind, &[Old, Oldest], code, json!([])).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn link_runs_on_success_and_link_error_on_failure() -> anyhow::Result<()> {
+async fn link_runs_on_success_and_link_error_on_failure(kind: Kind) -> anyhow::Result<()> {
     let code = r#"
         linked, failed = str(uuid.uuid4()), str(uuid.uuid4())
         good = add.apply_async((2, 3), link=collect.s("more").set(task_id=linked), link_error=handled.s())
@@ -77,13 +72,12 @@ async fn link_runs_on_success_and_link_error_on_failure() -> anyhow::Result<()> 
                                link_error=handled.s().set(task_id=failed))
         return values + [result(app, failed).get(timeout=T) == bad.id]
     "#;
-    each(&[Current, Old, Oldest], code, json!([5, [[5, "more"], {}], true])).await
+    each(kind, &[Current, Old, Oldest], code, json!([5, [[5, "more"], {}], true])).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ignore_result_stores_nothing() -> anyhow::Result<()> {
+async fn ignore_result_stores_nothing(kind: Kind) -> anyhow::Result<()> {
     // The second is served after the first, by one worker with one slot.
-    let stage = Stage::new()?;
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("ignoring@test", &["-c", "1"]).await?;
     let client = stage.client().await?;
     let code = r#"
@@ -100,9 +94,8 @@ async fn ignore_result_stores_nothing() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn queue_is_where_it_runs() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn queue_is_where_it_runs(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("mailing@test", &["-Q", "mail,reports"]).await?;
     let client = stage.client().await?;
     let code = r#"
@@ -115,3 +108,13 @@ async fn queue_is_where_it_runs() -> anyhow::Result<()> {
         })
         .await
 }
+
+on_both![
+    arguments_are_positional_and_named,
+    countdown_and_eta_delay,
+    task_id_headers_priority_and_limits_reach_the_task,
+    every_serializer_and_every_compression_together,
+    link_runs_on_success_and_link_error_on_failure,
+    ignore_result_stores_nothing,
+    queue_is_where_it_runs,
+];

@@ -2,15 +2,14 @@
 
 use futures_util::StreamExt as _;
 use rwork_tests::python::Version::{self, Current, Old, Oldest};
-use rwork_tests::stage::{self, Stage};
+use rwork_tests::stage::{self, Kind, Stage};
 use serde_json::{Value, json};
 
-use super::{client, each};
+use super::{client, each, on_both};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_40_a_record_has_its_fields_its_time_and_its_publication() -> anyhow::Result<()> {
+async fn item_40_a_record_has_its_fields_its_time_and_its_publication(kind: Kind) -> anyhow::Result<()> {
     for version in [Current, Old] {
-        let stage = stage::shared().await?;
+        let stage = stage::shared(kind).await?;
         let client = stage.client_of(version).await?;
         stage.test(one_record(stage, &client)).await?;
     }
@@ -20,7 +19,7 @@ async fn item_40_a_record_has_its_fields_its_time_and_its_publication() -> anyho
 async fn one_record(stage: &Stage, client: &rwork_tests::celery::Client) -> anyhow::Result<()> {
     let id = format!("watched-{}-{}", client.version().number(), fastrand::u64(..));
     let key = format!("celery-task-meta-{id}");
-    let server = redis::Client::open(stage.broker())?;
+    let server = redis::Client::open(stage.backend())?;
     let mut pushes = server.get_async_pubsub().await?;
     pushes.subscribe(&key).await?;
     client.send("wire.add", json!([2, 3]), json!({"task_id": id})).await?;
@@ -44,10 +43,9 @@ async fn one_record(stage: &Stage, client: &rwork_tests::celery::Client) -> anyh
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_41_a_client_that_waits_is_woken() -> anyhow::Result<()> {
+async fn item_41_a_client_that_waits_is_woken(kind: Kind) -> anyhow::Result<()> {
     // It reads the record once and then only listens: without the publication it would never return.
-    let stage = Stage::new()?;
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("waking@test", &[]).await?;
     let (client, waiting) = (stage.client().await?, stage.client().await?);
     stage
@@ -75,9 +73,8 @@ async fn item_41_a_client_that_waits_is_woken() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_42_a_success_is_final() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_42_a_success_is_final(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("final@test", &[]).await?;
     let client = stage.client().await?;
     let code = r#"
@@ -98,9 +95,8 @@ async fn item_42_a_success_is_final() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_43_ignored_results_are_not_stored() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_43_ignored_results_are_not_stored(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("quiet@test", &[]).await?;
     let client = stage.client().await?;
     let code = r#"
@@ -126,9 +122,8 @@ async fn item_43_ignored_results_are_not_stored() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_44_an_extended_record_says_what_ran_where() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_44_an_extended_record_says_what_ran_where(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     stage.configure("result_extended = true", "")?;
     let _worker = stage.worker("extended@test", &[]).await?;
     let code = r#"
@@ -144,10 +139,9 @@ async fn item_44_an_extended_record_says_what_ran_where() -> anyhow::Result<()> 
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_45_an_unknown_class_is_made_by_the_client() -> anyhow::Result<()> {
+async fn item_45_an_unknown_class_is_made_by_the_client(kind: Kind) -> anyhow::Result<()> {
     for version in Version::ALL {
-        let client = client(version).await?;
+        let client = client(kind, version).await?;
         let test = async {
             let id =
                 client.send("wire.fail", json!(["OddError", "rwork.errors", ["bad", 7]]), json!({})).await?;
@@ -160,15 +154,14 @@ async fn item_45_an_unknown_class_is_made_by_the_client() -> anyhow::Result<()> 
             assert_eq!(client.state(&id).await?, "FAILURE");
             Ok(())
         };
-        stage::shared().await?.test(test).await?;
+        stage::shared(kind).await?.test(test).await?;
     }
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_46_a_known_class_is_raised_with_its_arguments() -> anyhow::Result<()> {
+async fn item_46_a_known_class_is_raised_with_its_arguments(kind: Kind) -> anyhow::Result<()> {
     for version in [Current, Old, Oldest] {
-        let client = client(version).await?;
+        let client = client(kind, version).await?;
         let test = async {
             for (class, module, args) in [
                 ("KnownError", "app", json!(["no", 7])),
@@ -181,14 +174,13 @@ async fn item_46_a_known_class_is_raised_with_its_arguments() -> anyhow::Result<
             }
             Ok(())
         };
-        stage::shared().await?.test(test).await?;
+        stage::shared(kind).await?.test(test).await?;
     }
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_47_progress_is_seen() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_47_progress_is_seen(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("progress@test", &[]).await?;
     let client = stage.client().await?;
     stage
@@ -207,9 +199,8 @@ async fn item_47_progress_is_seen() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_48_a_tracked_task_says_where_it_runs() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn item_48_a_tracked_task_says_where_it_runs(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let worker = stage.worker("tracked@test", &[]).await?;
     let client = stage.client().await?;
     stage
@@ -228,8 +219,7 @@ async fn item_48_a_tracked_task_says_where_it_runs() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_51_children_are_the_links_and_the_next_of_the_chain() -> anyhow::Result<()> {
+async fn item_51_children_are_the_links_and_the_next_of_the_chain(kind: Kind) -> anyhow::Result<()> {
     let code = r#"
         linked = str(uuid.uuid4())
         first = add.s(1, 1)
@@ -240,11 +230,10 @@ async fn item_51_children_are_the_links_and_the_next_of_the_chain() -> anyhow::R
         children = sorted(child.id for child in result(app, last.parent.id).children)
         return [value, children == sorted([linked, last.id])]
     "#;
-    each(&[Current, Old], code, json!([4, true])).await
+    each(kind, &[Current, Old], code, json!([4, true])).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_forgotten_result_is_gone_and_waiting_has_its_limit() -> anyhow::Result<()> {
+async fn a_forgotten_result_is_gone_and_waiting_has_its_limit(kind: Kind) -> anyhow::Result<()> {
     let code = r#"
         sent = add.delay(2, 3)
         states = [sent.get(timeout=T), sent.ready(), sent.successful(), sent.failed()]
@@ -252,5 +241,19 @@ async fn a_forgotten_result_is_gone_and_waiting_has_its_limit() -> anyhow::Resul
         nobody = result(app, str(uuid.uuid4()))
         return states + [record(app, sent.id), nobody.state, nobody.ready()]
     "#;
-    each(&[Current, Old, Oldest], code, json!([5, true, true, false, null, "PENDING", false])).await
+    each(kind, &[Current, Old, Oldest], code, json!([5, true, true, false, null, "PENDING", false])).await
 }
+
+on_both![
+    item_40_a_record_has_its_fields_its_time_and_its_publication,
+    item_41_a_client_that_waits_is_woken,
+    item_42_a_success_is_final,
+    item_43_ignored_results_are_not_stored,
+    item_44_an_extended_record_says_what_ran_where,
+    item_45_an_unknown_class_is_made_by_the_client,
+    item_46_a_known_class_is_raised_with_its_arguments,
+    item_47_progress_is_seen,
+    item_48_a_tracked_task_says_where_it_runs,
+    item_51_children_are_the_links_and_the_next_of_the_chain,
+    a_forgotten_result_is_gone_and_waiting_has_its_limit,
+];

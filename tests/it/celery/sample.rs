@@ -3,20 +3,22 @@
 use std::process::Output;
 
 use rwork_tests::python::{Version, sources};
-use rwork_tests::stage::Stage;
+use rwork_tests::stage::{Kind, Stage};
 use serde_json::json;
+
+use super::on_both;
 
 /// Runs `python use.py` of the sample, with the broker that a deployment would set.
 async fn use_it(stage: &Stage, version: Version) -> anyhow::Result<Output> {
     let mut command = tokio::process::Command::new(version.interpreter());
-    command.arg(sources().join("sample/use.py")).env("SHOP_REDIS", stage.broker());
+    command.arg(sources().join("sample/use.py")).env("SHOP_BROKER", stage.broker());
+    command.env("SHOP_RESULTS", stage.backend());
     command.env("PYTHONDONTWRITEBYTECODE", "1").kill_on_drop(true);
     Ok(command.output().await?)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sample_runs_with_every_client() -> anyhow::Result<()> {
-    let stage = Stage::new()?;
+async fn the_sample_runs_with_every_client(kind: Kind) -> anyhow::Result<()> {
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("sample@test", &["-Q", "default"]).await?;
     stage
         .test(async {
@@ -37,10 +39,9 @@ async fn the_sample_runs_with_every_client() -> anyhow::Result<()> {
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn autoretry_backs_off_and_gets_there() -> anyhow::Result<()> {
+async fn autoretry_backs_off_and_gets_there(kind: Kind) -> anyhow::Result<()> {
     // `retry_backoff=2` with jitter: up to 2 s before the second attempt.
-    let stage = Stage::new()?;
+    let stage = Stage::of(kind).await?;
     let _worker = stage.worker("sample@test", &["-Q", "default"]).await?;
     let client = stage.client().await?;
     stage
@@ -58,3 +59,5 @@ async fn autoretry_backs_off_and_gets_there() -> anyhow::Result<()> {
         })
         .await
 }
+
+on_both![the_sample_runs_with_every_client, autoretry_backs_off_and_gets_there,];

@@ -5,18 +5,26 @@ use std::time::Duration;
 
 use rwork_tests::celery::{Client, Pool};
 use rwork_tests::process::is_full_run;
-use rwork_tests::stage::Stage;
+use rwork_tests::stage::{Kind, Stage};
 use serde_json::{Value, json};
+
+use super::on_both;
 
 /// kombu's `visibility_timeout` in seconds: its default is an hour, the full run's is the promise's.
 fn visibility_timeout() -> u32 {
     if is_full_run() { 5 } else { 2 }
 }
 
-/// A stage on which both sides look for lost messages several times a second (kombu's own pace is 100 s).
-fn impatient() -> anyhow::Result<Stage> {
+/// One message at a time for each worker, so that the other side gets some. On Redis both sides look for lost messages
+/// several times a second (kombu's own pace is 100 s); RabbitMQ knows at once.
+async fn impatient(kind: Kind) -> anyhow::Result<Stage> {
     let timeout = visibility_timeout();
-    let stage = Stage::new()?.with_settings(json!({"broker_transport_options": {
+    let stage = Stage::of(kind).await?;
+    if kind != Kind::Redis {
+        stage.configure("worker_prefetch_multiplier = 1", "")?;
+        return Ok(stage.with_settings(json!({"worker_prefetch_multiplier": 1})));
+    }
+    let stage = stage.with_settings(json!({"broker_transport_options": {
         "visibility_timeout": timeout, "unacked_restore_interval": 0.2, "unacked_restore_throttle": 1,
     }, "worker_prefetch_multiplier": 1}));
     stage.configure(
@@ -39,10 +47,9 @@ async fn send_held(client: &Client, count: u64, gate: &str) -> anyhow::Result<Ve
     Ok(ids.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_work_on_one_queue_and_nothing_is_lost_or_doubled() -> anyhow::Result<()> {
+async fn both_work_on_one_queue_and_nothing_is_lost_or_doubled(kind: Kind) -> anyhow::Result<()> {
     const TASKS: u64 = 60;
-    let stage = impatient()?;
+    let stage = impatient(kind).await?;
     let client = stage.client().await?;
     stage
         .test(async {
@@ -75,8 +82,17 @@ async fn both_work_on_one_queue_and_nothing_is_lost_or_doubled() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_25_celery_runs_again_what_a_killed_rwork_worker_held() -> anyhow::Result<()> {
-    let stage = impatient()?;
+async fn item_25_each_side_runs_again_what_the_other_one_lost() -> anyhow::Result<()> {
+    tokio::try_join!(
+        celery_runs_again_what_a_killed_rwork_worker_held(Kind::Redis),
+        rwork_runs_again_what_a_killed_celery_worker_held(Kind::Redis),
+    )?;
+    Ok(())
+}
+
+/// Items 25 and 35, one way.
+pub(super) async fn celery_runs_again_what_a_killed_rwork_worker_held(kind: Kind) -> anyhow::Result<()> {
+    let stage = impatient(kind).await?;
     let client = stage.client().await?;
     let rwork = stage.worker("rwork@killed", &ONE_AT_A_TIME).await?;
     stage
@@ -94,9 +110,9 @@ async fn item_25_celery_runs_again_what_a_killed_rwork_worker_held() -> anyhow::
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn item_25_rwork_runs_again_what_a_killed_celery_worker_held() -> anyhow::Result<()> {
-    let stage = impatient()?;
+/// And the other.
+pub(super) async fn rwork_runs_again_what_a_killed_celery_worker_held(kind: Kind) -> anyhow::Result<()> {
+    let stage = impatient(kind).await?;
     let client = stage.client().await?;
     let celery = stage.python_worker("celery@killed", Pool::Solo, &[]).await?;
     stage
@@ -117,7 +133,7 @@ async fn item_25_rwork_runs_again_what_a_killed_celery_worker_held() -> anyhow::
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_long_or_delayed_beyond_the_visibility_timeout_runs_once() -> anyhow::Result<()> {
-    let stage = impatient()?;
+    let stage = impatient(Kind::Redis).await?;
     let client = stage.client().await?;
     let rwork = stage.worker("rwork@long", &[]).await?;
     let timeout = f64::from(visibility_timeout());
@@ -145,10 +161,9 @@ async fn what_is_long_or_delayed_beyond_the_visibility_timeout_runs_once() -> an
         .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_rwork_worker_is_inherited_within_its_lease() -> anyhow::Result<()> {
-    // By another one, long before kombu's hour, and never by name: the heir has the same.
-    let stage = Stage::new()?;
+async fn a_killed_rwork_worker_is_inherited_within_its_lease(kind: Kind) -> anyhow::Result<()> {
+    // By another one, long before kombu's hour, and never by name: the heir has the same. RabbitMQ needs no lease for it.
+    let stage = Stage::of(kind).await?;
     let client = stage.client().await?;
     let killed = stage.worker("rwork@same", &ONE_AT_A_TIME).await?;
     stage
@@ -171,3 +186,8 @@ async fn a_killed_rwork_worker_is_inherited_within_its_lease() -> anyhow::Result
         })
         .await
 }
+
+on_both![
+    both_work_on_one_queue_and_nothing_is_lost_or_doubled,
+    a_killed_rwork_worker_is_inherited_within_its_lease,
+];

@@ -1,6 +1,6 @@
-//! Two rwork workers and one of Celery's on one queue of one Redis, each killed and started again as told.
+//! Two rwork workers and one of Celery's on one queue of one broker, each killed and started again as told.
 //!
-//! Owns the site, the server and the processes. It does not know when or why somebody is killed.
+//! Owns the site and the processes. It does not know what broker that is, nor when or why somebody is killed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,72 +8,53 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use rwork_protocol::Timestamp;
-use rwork_redis::{Options, Redis, Role};
 use rwork_tests::celery::{Pool, PythonWorker};
 use rwork_tests::history::Kill;
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{Site, WorkerProcess};
 use rwork_tests::python::Version;
-use rwork_tests::redis::{self, RedisServer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-
-/// What Celery's worker held when it was killed comes back after so many seconds, by whoever looks first.
-const VISIBILITY_TIMEOUT: u32 = 6;
-/// And is looked for so often, in seconds; kombu's default is 100.
-const RESTORE_INTERVAL: u32 = 1;
-/// A worker that is killed while it restores keeps all others from it for so many seconds; kombu's default is 300.
-const MUTEX_EXPIRE: u32 = 3;
 
 /// Where they all work.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) site: Site,
-    pub(super) server: RedisServer,
     pub(super) journal: Journal,
+    broker: String,
+    backend: String,
+    celerys: Value,
 }
 
 impl Ground {
-    /// A server that loses nothing it has answered, and keeps account of every write.
-    pub(super) fn new(journal: &Journal) -> anyhow::Result<Self> {
-        let more = ["--auto-aof-rewrite-percentage", "0"].map(str::to_owned).to_vec();
-        let server =
-            RedisServer::start(redis::Options { append_only: true, more, ..redis::Options::default() })?;
+    /// A site that is configured with these settings and tables of rwork's, and these settings of Celery's.
+    pub(super) fn new(
+        journal: &Journal,
+        broker: String,
+        backend: String,
+        ours: &str,
+        celerys: Value,
+    ) -> anyhow::Result<Self> {
         let site = Site::new()?;
-        site.configure(&format!(
-            "[broker_transport_options]\nvisibility_timeout = {VISIBILITY_TIMEOUT}\n\
-             unacked_restore_interval = {RESTORE_INTERVAL}\nunacked_restore_throttle = 1\n\
-             unacked_mutex_expire = {MUTEX_EXPIRE}"
-        ))?;
-        Ok(Self { site, server, journal: journal.clone() })
-    }
-
-    /// This process's own connections: broker and backend.
-    pub(super) async fn open(&self) -> anyhow::Result<(Redis, Redis)> {
-        let url = self.server.url(0);
-        let broker = Redis::connect(Options::parse(&url, Role::Broker)?).await?;
-        Ok((broker, Redis::connect(Options::parse(&url, Role::Backend)?).await?))
+        site.configure(ours)?;
+        Ok(Self { site, broker, backend, celerys, journal: journal.clone() })
     }
 
     async fn start(&self, kind: Kind, node: &str) -> anyhow::Result<Worker> {
-        let url = self.server.url(0);
         match kind {
             Kind::Rwork => {
-                let arguments = ["--broker", &url, "--backend", &url];
+                let arguments = ["--broker", &self.broker, "--backend", &self.backend];
                 Ok(Worker::Rwork(WorkerProcess::start(&self.site, node, &arguments, &self.journal).await?))
             }
             Kind::Celery => {
-                let settings = json!({
-                    "broker_url": url,
-                    "result_backend": url,
+                let mut settings = json!({
+                    "broker_url": self.broker,
+                    "result_backend": self.backend,
                     "worker_prefetch_multiplier": 1,
-                    "broker_transport_options": {
-                        "visibility_timeout": VISIBILITY_TIMEOUT,
-                        "unacked_restore_interval": RESTORE_INTERVAL,
-                        "unacked_restore_throttle": 1,
-                        "unacked_mutex_expire": MUTEX_EXPIRE,
-                    },
                 });
+                if let (Some(all), Some(more)) = (settings.as_object_mut(), self.celerys.as_object()) {
+                    all.extend(more.clone());
+                }
                 let folder = self.site.history();
                 let started =
                     PythonWorker::start(Version::Current, node, Pool::Solo, &settings, &folder, &[]);

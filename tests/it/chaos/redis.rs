@@ -8,23 +8,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use redis::aio::MultiplexedConnection;
+use ::redis::aio::MultiplexedConnection;
 use rwork_client::Client;
 use rwork_protocol::Timestamp;
+use rwork_redis::{Options, Redis, Role};
 use rwork_tests::history::{Beside, History, Outage, Producer, judge, ledger};
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{is_full_run, say, seed, unless_it_hangs};
+use rwork_tests::redis::{self, RedisServer};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::crew::{Crew, Ground};
-use super::{BATCH, REDELIVERY_MAX};
+use super::{BATCH, REDELIVERY_MAX, produce_through_outages};
+
+/// What Celery's worker held when it was killed comes back after so many seconds, by whoever looks first.
+const VISIBILITY_TIMEOUT: u32 = 6;
+/// And is looked for so often, in seconds; kombu's default is 100.
+const RESTORE_INTERVAL: u32 = 1;
+/// A worker that is killed while it restores keeps all others from it for so many seconds; kombu's default is 300.
+const MUTEX_EXPIRE: u32 = 3;
 
 /// Somebody is killed so often.
 const KILL_EVERY: Duration = Duration::from_secs(1);
-
-/// Steps that a task computes: about a millisecond, so that those who live are busy and every kill meets a message.
-const SPINS: u64 = 3_000_000;
 
 /// How much of it.
 struct Scale {
@@ -56,12 +63,20 @@ async fn chaos_on_redis_loses_nothing_and_repeats_only_what_ran() -> anyhow::Res
 
 async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
     let began = Instant::now();
-    let ground = Arc::new(Ground::new(journal)?);
-    let (broker, backend) = ground.open().await?;
+    // A server that loses nothing it has answered, and keeps account of every write.
+    let more = ["--auto-aof-rewrite-percentage", "0"].map(str::to_owned).to_vec();
+    let options = redis::Options { append_only: true, more, ..redis::Options::default() };
+    let server = Arc::new(RedisServer::start(options)?);
+    let url = server.url(0);
+    let ground = Arc::new(ground(journal, &url)?);
+    // This process's own connections.
+    let broker = Redis::connect(Options::parse(&url, Role::Broker)?).await?;
+    let backend = Redis::connect(Options::parse(&url, Role::Backend)?).await?;
     let mut crew = Crew::start(Arc::clone(&ground)).await?;
     let client = Client::new(Arc::new(broker.clone()), Arc::new(backend.clone()));
     let (up, is_up) = watch::channel(true);
-    let mut producing = tokio::spawn(produce(Producer::new(client)?, scale.tasks, scale.batch_every, is_up));
+    let mut producing =
+        tokio::spawn(produce_through_outages(Producer::new(client)?, scale.tasks, scale.batch_every, is_up));
 
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut outages, mut seconds) = (Vec::new(), 0);
@@ -74,13 +89,13 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
                 seconds += 1;
                 crew.kill_one(&mut rng).await?;
                 if scale.outages_after().contains(&seconds) {
-                    outages.push(restart(&ground, &mut crew, &up).await?);
+                    outages.push(restart(&server, &mut crew, &up).await?);
                 }
             }
         }
     };
     crew.all_up().await?;
-    ground.server.until(0, is_empty).await?;
+    server.until(0, is_empty).await?;
     crew.end().await?;
     let took = began.elapsed().as_secs_f64();
 
@@ -88,7 +103,7 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
     let (killed, celerys) = (kills.len(), kills.iter().filter(|kill| celery.contains(&kill.node)).count());
     let log = ground.site.history_log();
     let mut history = History::gather(producer, &log, kills, journal, &broker, &backend).await?;
-    let dropped_by_kombu = dropped(&history, &ground)?;
+    let dropped_by_kombu = dropped(&history, &server)?;
     let stops = outages.len();
     history.beside = Some(Beside { outages, celery, dropped_by_kombu });
     let verdict = judge(&history);
@@ -107,53 +122,55 @@ async fn run(scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> 
     Ok(())
 }
 
+fn ground(journal: &Journal, url: &str) -> anyhow::Result<Ground> {
+    let ours = format!(
+        "[broker_transport_options]\nvisibility_timeout = {VISIBILITY_TIMEOUT}\n\
+         unacked_restore_interval = {RESTORE_INTERVAL}\nunacked_restore_throttle = 1\n\
+         unacked_mutex_expire = {MUTEX_EXPIRE}"
+    );
+    let celerys = json!({"broker_transport_options": {
+        "visibility_timeout": VISIBILITY_TIMEOUT,
+        "unacked_restore_interval": RESTORE_INTERVAL,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": MUTEX_EXPIRE,
+    }});
+    Ground::new(journal, url.to_owned(), url.to_owned(), &ours, celerys)
+}
+
 /// Kills the server in the middle of everything and starts it again. A worker that is only starting would find no server
 /// and leave, which is not what is to be shown.
-async fn restart(ground: &Arc<Ground>, crew: &mut Crew, up: &watch::Sender<bool>) -> anyhow::Result<Outage> {
+async fn restart(
+    server: &Arc<RedisServer>,
+    crew: &mut Crew,
+    up: &watch::Sender<bool>,
+) -> anyhow::Result<Outage> {
     crew.all_up().await?;
     up.send_replace(false);
     let now = || Timestamp::from_system(SystemTime::now());
-    let (from, ground) = (now(), Arc::clone(ground));
+    let (from, server) = (now(), Arc::clone(server));
     let restarted = tokio::task::spawn_blocking(move || {
-        ground.server.kill_9()?;
-        ground.server.start_again()
+        server.kill_9()?;
+        server.start_again()
     });
     restarted.await??;
     up.send_replace(true);
     Ok(Outage { from, to: now() })
 }
 
-/// One producer that goes on sending; through an outage it waits for its end, as a person would.
-async fn produce(
-    mut producer: Producer,
-    tasks: u64,
-    batch_every: Duration,
-    mut is_up: watch::Receiver<bool>,
-) -> anyhow::Result<Producer> {
-    let mut pace = interval(batch_every);
-    while (producer.accepted.len() as u64) < tasks {
-        pace.tick().await;
-        if !producer.send_or_doubt(BATCH, SPINS).await? {
-            is_up.wait_for(|is_up| *is_up).await?;
-        }
-    }
-    Ok(producer)
-}
-
 /// Nothing is waiting and nothing is held: neither by the living nor by the dead.
 async fn is_empty(redis: &mut MultiplexedConnection) -> anyhow::Result<bool> {
-    let (ready, held): (u64, u64) = redis::pipe().llen("celery").hlen("unacked").query_async(redis).await?;
+    let (ready, held): (u64, u64) = ::redis::pipe().llen("celery").hlen("unacked").query_async(redis).await?;
     Ok(ready + held == 0)
 }
 
 /// What is missing and was lost by kombu. The server's account is long: it is read only when something is missing.
-fn dropped(history: &History, ground: &Ground) -> anyhow::Result<BTreeSet<u64>> {
+fn dropped(history: &History, server: &RedisServer) -> anyhow::Result<BTreeSet<u64>> {
     let missing = history.accepted.iter().filter(|(number, _)| !history.records.contains_key(number));
     let missing: Vec<_> = missing.collect();
     if missing.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let dropped = ledger::dropped_by_kombu(ground.server.directory())?;
+    let dropped = ledger::dropped_by_kombu(server.directory())?;
     Ok(missing
         .into_iter()
         .filter(|(_, id)| dropped.contains(id.as_str()))

@@ -56,7 +56,7 @@ fn usage() {
 fn broker_and_backend() {
     let place = Place::new();
     check("unknown-scheme", &place, &["queues", "--broker", "kafka://localhost"]);
-    check("later-scheme", &place, &["queues", "--broker", "amqp://me:secret@localhost/vhost"]);
+    check("later-scheme", &place, &["queues", "--broker", "sqs://me:secret@localhost/queue"]);
     check("redis-database", &place, &["queues", "--broker", "redis://me:secret@localhost/mine"]);
     check("redis-parameter", &place, &["queues", "--broker", "redis://localhost/0?visibility_timeout=5"]);
     let backend = "rediss://me:secret@localhost/0";

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rwork_tests::guests::root;
 
 use super::page::Page;
+use super::rabbitmq::RabbitMq;
 use super::redis::Redis;
 use super::stage::{Stage, cargo_turn};
 use super::{Block, Kind};
@@ -113,13 +114,14 @@ fn background(command: &str) -> Option<&str> {
 fn run(page: &Page, steps: &[Step]) -> Vec<String> {
     let _turn = cargo_turn();
     let stage = Stage::new();
-    let redis = Redis::of(page);
+    let (redis, rabbit) = (Redis::of(page), RabbitMq::of(page));
+    let to_real = |text: &str| rabbit.to_real(&redis.to_real(text));
     for block in page.blocks() {
         if let Some(Kind::Script(name)) = Kind::of(&block.info) {
-            fs::write(stage.path("work").join(name), redis.to_real(&block.text)).unwrap();
+            fs::write(stage.path("work").join(name), to_real(&block.text)).unwrap();
         }
     }
-    let said = match converse(&stage, &redis.to_real(&script(&stage, steps))) {
+    let said = match converse(&stage, &to_real(&script(&stage, steps))) {
         Ok(said) => said,
         Err(said) => return vec![format!("{}: the session hangs after\n{}", page.name, said.join("\n"))],
     };
@@ -130,7 +132,7 @@ fn run(page: &Page, steps: &[Step]) -> Vec<String> {
         if background(&step.command).is_some() {
             answer.printed = fs::read_to_string(stage.path("logs").join(index.to_string())).unwrap();
         }
-        answer.printed = redis.to_shown(&answer.printed);
+        answer.printed = rabbit.to_shown(&redis.to_shown(&answer.printed));
         if let Some(complaint) = complaint(step, &answer) {
             wrong.push(format!("{}: `{}` {complaint}", page.at(step.line), step.command));
         }

@@ -4,8 +4,8 @@ import os
 
 from celery import Celery
 
-redis = os.environ.get("SHOP_REDIS", "redis://localhost:6379/0")
-app = Celery("shop", broker=redis, backend=redis)
+broker = os.environ.get("SHOP_BROKER", "redis://localhost:6379/0")
+app = Celery("shop", broker=broker, backend=os.environ.get("SHOP_RESULTS", broker))
 app.conf.task_default_queue = "default"
 
 

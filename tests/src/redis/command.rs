@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Tls;
+use crate::tls::Tls;
 
 /// The unix socket's name in the server's directory.
 pub(super) const SOCKET: &str = "redis.sock";

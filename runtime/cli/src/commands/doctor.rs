@@ -2,6 +2,7 @@
 
 mod check;
 mod host;
+mod rabbitmq;
 mod redis;
 mod services;
 mod tasks;
@@ -20,6 +21,7 @@ Examples:
   rwork doctor
   rwork doctor --broker embedded:/srv/rwork.db
   rwork doctor --broker redis://localhost:6379/0
+  rwork doctor --broker amqp://localhost
   rwork doctor --json | jq '.[] | select(.state != \"ok\")'";
 
 /// Arguments of `rwork doctor`.

@@ -22,7 +22,7 @@ pub(crate) use flags::Args;
 use signals::Signals;
 
 use crate::context::Context;
-use crate::drivers::Services;
+use crate::drivers::{self, Services};
 use crate::failure::Exit;
 use crate::{logging, wiring};
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     let (flags, notes) = args.settings()?;
     let config = context.config_with(&flags)?;
     logging::start(config, &context.printer)?;
-    for note in config.warnings.iter().chain(&notes) {
+    for note in config.warnings.iter().chain(&notes).chain(&drivers::warning(config)) {
         tracing::warn!("{note}");
     }
     wiring::check_directories(config)?;

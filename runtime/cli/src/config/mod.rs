@@ -21,7 +21,7 @@ use grants::Lookup;
 use raw::Raw;
 use rwork_plugin::Deployment;
 
-pub(crate) use parameters::{BACKEND_TRANSPORT, BROKER_TRANSPORT, EMBEDDED, Parameter, REDIS};
+pub(crate) use parameters::{AMQP, BACKEND_TRANSPORT, BROKER_TRANSPORT, EMBEDDED, Parameter, REDIS};
 pub(crate) use raw::{parse_bytes, show_bytes};
 pub(crate) use settings::{KEYS, Settings};
 

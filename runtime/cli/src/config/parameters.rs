@@ -1,7 +1,8 @@
-//! The tables whose keys a driver knows: `[embedded]`, `[redis]`, and Celery's `[broker_transport_options]` and
+//! The tables whose keys a driver knows: `[embedded]`, `[redis]`, `[amqp]`, and Celery's `[broker_transport_options]` and
 //! `[result_backend_transport_options]`, which the environment may fill too.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rwork_redis::Transport;
 
@@ -14,21 +15,31 @@ use crate::failure::Failure;
 pub(crate) const EMBEDDED: &str = "embedded";
 /// What only rwork knows about Redis.
 pub(crate) const REDIS: &str = "redis";
+/// What only rwork knows about RabbitMQ.
+pub(crate) const AMQP: &str = "amqp";
 /// Celery's options of the broker.
 pub(crate) const BROKER_TRANSPORT: &str = "broker_transport_options";
 /// Celery's options of the result backend.
 pub(crate) const BACKEND_TRANSPORT: &str = "result_backend_transport_options";
 
 /// Every table of this kind.
-pub(super) const TABLES: [&str; 4] = [EMBEDDED, REDIS, BROKER_TRANSPORT, BACKEND_TRANSPORT];
+pub(super) const TABLES: [&str; 5] = [EMBEDDED, REDIS, AMQP, BROKER_TRANSPORT, BACKEND_TRANSPORT];
 
 /// The keys of `[redis]`.
 const REDIS_KEYS: [&str; 3] = ["lease", "message_bytes_max", "record_bytes_max"];
+/// The keys of `[amqp]`.
+const AMQP_KEYS: [&str; 2] = ["consumer_timeout", "message_bytes_max"];
+/// Options of kombu's AMQP transport that a configuration for Celery may have. rwork confirms all that it publishes, and
+/// says so where it is told not to.
+const CONFIRM_PUBLISH: &str = "confirm_publish";
 /// The nested table that kombu has among its options.
 const NESTED: &str = "sentinel_kwargs";
 /// Bounds of `lease`, in seconds: below it a busy machine alone would lose leases; above it a dead worker's messages would
 /// wait longer than rwork promises.
 const LEASE_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=10.0;
+
+/// RabbitMQ looks for late acks once a minute; less than a second would hand over every task.
+const CONSUMER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +123,8 @@ pub(super) fn variable(name: &str, value: &str) -> Option<Parameter> {
         .into_iter()
         .filter(|table| *table != EMBEDDED)
         .find_map(|table| Some((table, lower.strip_prefix(table)?.strip_prefix('_')?)))?;
-    // Others may use names that begin with `RWORK_REDIS_`; what begins like Celery's options is meant for us.
-    if table == REDIS && !REDIS_KEYS.contains(&key) {
+    // Others may use names that begin with `RWORK_REDIS_` or `RWORK_AMQP_`; what begins like Celery's options is meant for us.
+    if (table == REDIS && !REDIS_KEYS.contains(&key)) || (table == AMQP && !AMQP_KEYS.contains(&key)) {
         return None;
     }
     let key = match key.strip_prefix(NESTED).and_then(|rest| rest.strip_prefix('_')) {
@@ -134,6 +145,8 @@ pub(super) fn check(parameters: &[Parameter]) -> Result<(), Failure> {
     for parameter in parameters {
         match parameter.table {
             REDIS => check_redis(parameter)?,
+            AMQP => check_amqp(parameter)?,
+            BROKER_TRANSPORT if parameter.name == CONFIRM_PUBLISH => check_confirms(parameter)?,
             BROKER_TRANSPORT | BACKEND_TRANSPORT => {
                 Transport::default()
                     .set(&parameter.name, &parameter.value)
@@ -159,6 +172,29 @@ fn check_redis(parameter: &Parameter) -> Result<(), Failure> {
             raw.bytes().map(drop).map_err(|expected| wrong(origin, name, &expected, &raw))
         }
         _ => Err(unknown(origin, "key of [redis]", name, REDIS_KEYS.into_iter())),
+    }
+}
+
+fn check_amqp(parameter: &Parameter) -> Result<(), Failure> {
+    let Parameter { name, value, origin, .. } = parameter;
+    let raw = Raw::Word(value);
+    match name.as_str() {
+        "consumer_timeout" => raw.seconds().and_then(|time| match time {
+            Some(time) if time < CONSUMER_TIMEOUT_MIN => Err("0 (none) or at least 1 s".to_owned()),
+            _ => Ok(()),
+        }),
+        "message_bytes_max" => raw.bytes().map(drop),
+        _ => return Err(unknown(origin, "key of [amqp]", name, AMQP_KEYS.into_iter())),
+    }
+    .map_err(|expected| wrong(origin, name, &expected, &raw))
+}
+
+fn check_confirms(parameter: &Parameter) -> Result<(), Failure> {
+    let Parameter { name, value, origin, .. } = parameter;
+    let raw = Raw::Word(value);
+    match raw.flag() {
+        Ok(true) => Ok(()),
+        _ => Err(wrong(origin, name, "true: every message is confirmed, or it might be lost", &raw)),
     }
 }
 

@@ -12,6 +12,10 @@ use super::raw::{Expected, Raw, show_bytes};
 pub(crate) const DEFAULT_URL: &str = "embedded:./rwork.db";
 /// How long a connection to a broker may take to make (Celery's default).
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often client and server show each other that they live (Celery's default).
+const HEARTBEAT: Duration = Duration::from_secs(120);
+/// RabbitMQ's kinds of queues that tasks can wait in.
+const QUEUE_TYPES: &[&str] = &["classic", "quorum"];
 /// Most threads that may run guests: far above any machine's cores, low enough to catch a slip of the keyboard.
 const CONCURRENCY_MAX: u64 = 1024;
 /// Most invocations that may exist: the sandbox's own bound, which is that of the kernel's memory mappings.
@@ -29,16 +33,23 @@ pub(crate) struct Settings {
     pub(crate) result_backend: Option<String>,
     pub(crate) result_expires: Option<Duration>,
     pub(crate) result_extended: bool,
+    pub(crate) result_persistent: bool,
     /// None: at once, without a limit of ours.
     pub(crate) broker_connection_timeout: Option<Duration>,
     pub(crate) broker_connection_retry_on_startup: bool,
+    /// None: none.
+    pub(crate) broker_heartbeat: Option<Duration>,
+    pub(crate) broker_native_delayed_delivery_queue_type: &'static str,
     pub(crate) accept_content: Vec<String>,
     pub(crate) accept_typed_values: Vec<String>,
     /// None: nobody's signature is known.
     pub(crate) security_cert_store: Option<String>,
     pub(crate) security_digest: &'static str,
     pub(crate) task_default_queue: String,
+    pub(crate) task_default_queue_type: &'static str,
     pub(crate) task_queues: Vec<String>,
+    pub(crate) task_create_missing_queue_type: &'static str,
+    pub(crate) task_queue_max_priority: Option<u8>,
     pub(crate) task_default_priority: Option<u8>,
     pub(crate) task_time_limit: Option<Duration>,
     pub(crate) task_soft_time_limit: Option<Duration>,
@@ -72,14 +83,20 @@ impl Default for Settings {
             result_backend: None,
             result_expires: Some(rwork_backend::RESULT_EXPIRES),
             result_extended: false,
+            result_persistent: false,
             broker_connection_timeout: Some(CONNECTION_TIMEOUT),
             broker_connection_retry_on_startup: true,
+            broker_heartbeat: Some(HEARTBEAT),
+            broker_native_delayed_delivery_queue_type: "quorum",
             accept_content: vec!["json".to_owned()],
             accept_typed_values: Vec::new(),
             security_cert_store: None,
             security_digest: "sha256",
             task_default_queue: "celery".to_owned(),
+            task_default_queue_type: "classic",
             task_queues: Vec::new(),
+            task_create_missing_queue_type: "classic",
+            task_queue_max_priority: None,
             task_default_priority: None,
             task_time_limit: Some(Duration::from_secs(30 * 60)),
             task_soft_time_limit: None,
@@ -161,6 +178,7 @@ pub(crate) const KEYS: &[Key] = &[
         |raw| raw.flag(),
         show_plain
     ),
+    key!(result_persistent, "rpc results outlive a restart of RabbitMQ", |raw| raw.flag(), show_plain),
     key!(
         broker_connection_timeout,
         "seconds that a connection to the broker may take to make",
@@ -171,6 +189,18 @@ pub(crate) const KEYS: &[Key] = &[
         broker_connection_retry_on_startup,
         "wait for a broker that can't be reached when a worker starts; false: end",
         |raw| raw.flag(),
+        show_plain
+    ),
+    key!(
+        broker_heartbeat,
+        "seconds between RabbitMQ's heartbeats, or fewer if the server wants that; 0: none",
+        |raw| raw.seconds(),
+        show_time
+    ),
+    key!(
+        broker_native_delayed_delivery_queue_type,
+        "kind of the RabbitMQ queues that delayed messages wait in: classic or quorum",
+        |raw| raw.choice(QUEUE_TYPES),
         show_plain
     ),
     key!(
@@ -199,10 +229,28 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key!(task_default_queue, "queue of tasks that name none", |raw| raw.text(), show_plain),
     key!(
+        task_default_queue_type,
+        "kind of the default queue where RabbitMQ has none yet: classic or quorum",
+        |raw| raw.choice(QUEUE_TYPES),
+        show_plain
+    ),
+    key!(
         task_queues,
         "queues that a worker takes from; the default queue when empty",
         |raw| raw.texts(),
         |queues: &Vec<String>| queues.join(",")
+    ),
+    key!(
+        task_create_missing_queue_type,
+        "kind of every other queue that RabbitMQ does not have yet: classic or quorum",
+        |raw| raw.choice(QUEUE_TYPES),
+        show_plain
+    ),
+    key!(
+        task_queue_max_priority,
+        "x-max-priority of classic RabbitMQ queues that are made; without it they keep no priorities",
+        |raw| raw.count(1, 255).map(|priority| u8::try_from(priority).ok()),
+        show_option
     ),
     key!(
         task_default_priority,

@@ -8,44 +8,15 @@ use std::io;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
-use rwork_protocol::service::{Error, Hinted, RedactedUrl};
+use rwork_protocol::service::{Error, RedactedUrl};
+use rwork_tls::{Failure, Words};
 
-/// Why there is no connection. Cloned to everybody who waited for it.
-#[derive(Clone, Debug)]
-pub(crate) enum Failure {
-    /// It may come by itself.
-    Unreachable { url: RedactedUrl, why: Hinted },
-    /// Somebody must mend something.
-    Refused { url: RedactedUrl, why: String, hint: String },
-}
-
-impl Failure {
-    pub(crate) fn unreachable(url: &RedactedUrl, why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Unreachable { url: url.clone(), why: Hinted { what: why.into(), hint: hint.into() } }
-    }
-
-    /// Of two failures the one that tells more: what somebody must mend, or else the first.
-    pub(crate) fn or_worse(told: Option<Self>, other: Self) -> Self {
-        match told {
-            None => other,
-            Some(Self::Unreachable { .. }) if matches!(other, Self::Refused { .. }) => other,
-            Some(told) => told,
-        }
-    }
-
-    pub(crate) fn refused(url: &RedactedUrl, why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Refused { url: url.clone(), why: why.into(), hint: hint.into() }
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Unreachable { url, why } => Self::Unreachable { url, source: Box::new(why) },
-            Failure::Refused { url, why, hint } => Self::Refused { url, why, hint },
-        }
-    }
-}
+/// What Redis calls what TLS is about.
+pub(crate) const WORDS: Words = Words {
+    plain: "redis://",
+    tls_port: "the server's `tls-port`",
+    no_client_certificates: "`tls-auth-clients no`",
+};
 
 /// What kind of trouble a server's error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,6 @@ mod script;
 mod sentinel;
 mod shared;
 mod site;
-mod tls;
 mod wire;
 
 pub(crate) use script::Script;

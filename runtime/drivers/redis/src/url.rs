@@ -2,44 +2,20 @@
 //!
 //! Passwords leave this module only as [`Secret`]. What is expected instead of a bad URL is said without repeating it.
 
-mod parts;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use rwork_protocol::service::RedactedUrl;
+use rwork_tls::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 
 use crate::options::Role;
-use parts::Parts;
-pub(crate) use tls::{CertReqs, TlsOptions};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
-const HOST: &str = "localhost";
-
-/// A text that cannot be displayed.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    /// For the server's eyes only.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+const EXAMPLE: &str = "`redis://host:6379/0`";
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +79,7 @@ pub(crate) enum Servers {
 impl Servers {
     /// Takes a URL apart, or several separated by `;`; otherwise what was expected instead, to follow "expected ".
     pub(crate) fn parse(urls: &str, role: Role) -> Result<Self, String> {
-        let parts = urls.split(';').map(Parts::parse).collect::<Result<Vec<_>, _>>()?;
+        let parts = urls.split(';').map(|url| Parts::parse(url, EXAMPLE)).collect::<Result<Vec<_>, _>>()?;
         let sentinels = parts.iter().filter(|parts| parts.scheme == "sentinel").count();
         if sentinels == 0 {
             return Ok(Self::Direct(
@@ -113,7 +89,7 @@ impl Servers {
         if sentinels < parts.len() {
             return Err("all URLs of the list to be `sentinel://` or none".to_owned());
         }
-        let addresses = parts.iter().map(|parts| parts.tcp(SENTINEL_PORT)).collect::<Result<_, _>>()?;
+        let addresses = parts.iter().map(|parts| tcp(parts, SENTINEL_PORT)).collect::<Result<_, _>>()?;
         // As in kombu, the first entry speaks for the master.
         let first = parts.into_iter().next().ok_or("a URL")?;
         Ok(Self::Sentinel(addresses, login(first, false, role)?))
@@ -122,11 +98,15 @@ impl Servers {
 
 fn direct(parts: Parts, role: Role) -> Result<Endpoint, String> {
     match parts.scheme.as_str() {
-        "redis" => Ok(Endpoint { address: parts.tcp(PORT)?, login: login(parts, false, role)? }),
-        "rediss" => Ok(Endpoint { address: parts.tcp(PORT)?, login: login(parts, true, role)? }),
+        "redis" => Ok(Endpoint { address: tcp(&parts, PORT)?, login: login(parts, false, role)? }),
+        "rediss" => Ok(Endpoint { address: tcp(&parts, PORT)?, login: login(parts, true, role)? }),
         "redis+socket" | "socket" | "unix" => unix(parts),
         _ => Err("`redis://`, `rediss://`, `redis+socket://` or `sentinel://`".to_owned()),
     }
+}
+
+fn tcp(parts: &Parts, default_port: u16) -> Result<Address, String> {
+    parts.tcp(default_port).map(|(host, port)| Address::Tcp(host, port))
 }
 
 /// Credentials, database and TLS of a TCP server.
@@ -136,7 +116,7 @@ fn login(parts: Parts, secure: bool, role: Role) -> Result<Login, String> {
     for (name, value) in &parts.query {
         let options = tls.get_or_insert_with(|| TlsOptions::new(CertReqs::Required));
         if !options.set(name, value)? {
-            return Err(tls::unknown_parameter(name));
+            return Err(unknown_parameter(name, rwork_tls::parameters()));
         }
         has_cert_reqs |= name == "ssl_cert_reqs";
     }

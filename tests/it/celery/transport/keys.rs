@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use rwork_tests::python::Version::Current;
 use rwork_tests::redis::{Options, RedisServer};
-use rwork_tests::stage::{self, Stage};
+use rwork_tests::stage::{self, Kind, Stage};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -139,7 +139,7 @@ async fn item_27_a_body_without_encoding_is_text() -> anyhow::Result<()> {
         inject(app, bare)
         return values + [result(app, bare["headers"]["id"]).get(timeout=T)]
     "#;
-    super::super::each(&[Current], code, json!([5, 5, 5, 5])).await
+    super::super::each(Kind::Redis, &[Current], code, json!([5, 5, 5, 5])).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +218,7 @@ async fn item_28_a_prefix_is_before_every_key() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn item_29_the_default_binding_leads_to_the_worker() -> anyhow::Result<()> {
-    let stage = stage::shared().await?;
+    let stage = stage::shared(Kind::Redis).await?;
     let client = stage.client().await?;
     let mut redis = stage.redis().await?;
     let bound = format!("celery{SEP}{SEP}celery");

@@ -2,28 +2,23 @@
 //!
 //! Each step fails with words of its own. All of them together end in time.
 
-use std::io;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
 use rwork_protocol::service::RedactedUrl;
+use rwork_tls::{Failure, alerted, dial, no_socket, secure};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pulse::{Pulse, Pulsing};
 use super::site::Pushes;
-use super::tls;
 use super::wire::{Greeting, Parts, Wire};
-use crate::error::{self, CLUSTER_HINT, Failure};
+use crate::error::{self, CLUSTER_HINT, WORDS};
 use crate::url::{Address, Endpoint, Login};
 
-/// A line that has been quiet so long is tried; load balancers drop it after minutes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;
 /// The oldest server whose scripts and commands do what rwork needs.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
@@ -74,7 +69,7 @@ pub(super) async fn knock(
     let entered = timeout_at(deadline, entered).await.map_err(|_| mute(&url, door))?;
     let (connection, driver) = entered.map_err(|error| match pulse.alert() {
         // With TLS 1.3 a server looks at our certificate only when we believe to be in.
-        Some(alert) => tls::alerted(&url, alert),
+        Some(alert) => alerted(&url, alert, WORDS),
         None => error::unwelcome(&url, &error),
     })?;
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
@@ -126,9 +121,9 @@ async fn open(
             "a firewall or a wrong address drops our packets, or that machine is down",
         )
     };
-    let stream = timeout_at(deadline, tcp(host, port, url)).await.map_err(late)??;
+    let stream = timeout_at(deadline, dial(host, port, url)).await.map_err(late)??;
     let Some(options) = &endpoint.login.tls else { return Ok(Box::new(stream)) };
-    let secured = tls::secure(stream, host, options, url);
+    let secured = secure(stream, host, options, url, WORDS);
     let late = |_| {
         let seconds = door.connect_timeout.as_secs_f64();
         let what = format!("it takes connections, but has not answered our TLS handshake within {seconds} s");
@@ -139,61 +134,6 @@ async fn open(
         )
     };
     Ok(Box::new(timeout_at(deadline, secured).await.map_err(late)??))
-}
-
-async fn tcp(host: &str, port: u16, url: &RedactedUrl) -> Result<TcpStream, Failure> {
-    let nobody = || {
-        Failure::unreachable(
-            url,
-            format!("found no address of `{host}`"),
-            "check the host name, and the DNS server",
-        )
-    };
-    let addresses = lookup_host((host, port)).await.map_err(|_| nobody())?;
-    let mut told = nobody();
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Without these a lost peer is noticed later, by our own clocks; nothing else depends on them.
-                if let Err(error) = tune(&stream) {
-                    tracing::debug!(%url, %error, "failed to set socket options");
-                }
-                return Ok(stream);
-            }
-            Err(error) => told = no_socket(url, &error),
-        }
-    }
-    Err(told)
-}
-
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
-    Ok(())
-}
-
-fn no_socket(url: &RedactedUrl, error: &io::Error) -> Failure {
-    let (what, hint) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            ("connection refused", "start the server there, or check host and port")
-        }
-        io::ErrorKind::NotFound => {
-            ("there is no such socket", "start the server, or check its `unixsocket` setting")
-        }
-        io::ErrorKind::PermissionDenied => {
-            return Failure::refused(
-                url,
-                "no permission to open its socket",
-                "check `unixsocketperm` of that server",
-            );
-        }
-        _ => return Failure::unreachable(url, error.to_string(), ""),
-    };
-    Failure::unreachable(url, what, hint)
 }
 
 /// Asks what the server is, enters the database, and says who we are.

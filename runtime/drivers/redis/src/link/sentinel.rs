@@ -8,9 +8,9 @@ use rwork_protocol::service::RedactedUrl;
 use tokio::time::timeout;
 
 use super::connect::{Door, knock};
-use crate::error::Failure;
 use crate::options::SentinelOptions;
 use crate::url::{Address, Endpoint, Login};
+use rwork_tls::Failure;
 
 /// For one sentinel; another one knows as much.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);

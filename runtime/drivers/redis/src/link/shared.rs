@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::script::Call;
 use super::site::{Pushes, Site};
 use super::wire::Wire;
-use crate::error::Failure;
+use rwork_tls::Failure;
 
 /// Suspicions within the time that an answer may take: a healthy server answers within a sixth of it.
 const SUSPICIONS: u32 = 6;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use redis::PushInfo;
 use rwork_protocol::service::{Error, RedactedUrl};
+use rwork_tls::Failure;
 
 use super::connect::{Door, enter};
 use super::sentinel::Sentinels;
 use super::wire::Wire;
-use crate::error::{Failure, REPLICA_HINT};
+use crate::error::REPLICA_HINT;
 use crate::options::Options;
 use crate::url::{Endpoint, Servers};
 

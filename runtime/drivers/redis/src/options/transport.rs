@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::url::{CertReqs, Secret, TlsOptions};
+use rwork_tls::{CertReqs, Secret, TlsOptions};
 
 /// Celery's `broker_transport_options` (for a backend, `result_backend_transport_options`).
 #[derive(Clone, Debug)]

@@ -1,22 +1,34 @@
 //! One URL in its parts, percent-decoded. Not the `url` crate: Celery's forms allow an empty host, and it does not.
 
-use super::{Address, HOST, Secret};
+use crate::Secret;
+
+/// Where no host is named.
+const HOST: &str = "localhost";
 
 /// A URL's parts.
 #[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) scheme: String,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<Secret>,
+pub struct Parts {
+    /// Before `://`, in small letters.
+    pub scheme: String,
+    /// None when empty.
+    pub username: Option<String>,
+    /// None when empty.
+    pub password: Option<Secret>,
     /// Still with its port.
-    pub(super) host: String,
-    pub(super) path: String,
-    pub(super) query: Vec<(String, String)>,
+    pub host: String,
+    /// With its first slash.
+    pub path: String,
+    /// Parameters, in their order.
+    pub query: Vec<(String, String)>,
 }
 
 impl Parts {
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.trim().split_once("://").ok_or("`redis://host:6379/0`")?;
+    /// Takes a URL apart; `example` is what a good one looks like.
+    ///
+    /// # Errors
+    /// What was expected instead, to follow "expected ".
+    pub fn parse(url: &str, example: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.trim().split_once("://").ok_or(example)?;
         let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, after) = rest.split_at(authority_end);
         // One of these in a password would end the host early, and the password would be taken for something else and shown.
@@ -40,8 +52,11 @@ impl Parts {
         })
     }
 
-    /// Host and port; either may be missing.
-    pub(super) fn tcp(&self, default_port: u16) -> Result<Address, String> {
+    /// Host (without brackets) and port; either may be missing.
+    ///
+    /// # Errors
+    /// What was expected instead, to follow "expected ".
+    pub fn tcp(&self, default_port: u16) -> Result<(String, u16), String> {
         let (host, port) = match self.host.strip_prefix('[') {
             Some(rest) => {
                 let (host, after) = rest.split_once(']').ok_or("`]` after an IPv6 address")?;
@@ -64,7 +79,7 @@ impl Parts {
                 .ok_or_else(|| format!("the port to be a number of 1..=65535 (not `{text}`)"))?,
         };
         let host = if host.is_empty() { HOST } else { host };
-        Ok(Address::Tcp(host.to_owned(), port))
+        Ok((host.to_owned(), port))
     }
 }
 

@@ -1,7 +1,5 @@
 //! TLS as the URL asks for it. Certificates are read at each connecting, so that renewed files are taken without a restart.
 
-mod verifier;
-
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,16 +15,33 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use self::verifier::{Anybody, Trusting};
-use crate::error::Failure;
-use crate::url::{CertReqs, TlsOptions};
+use crate::verifier::{Anybody, Trusting};
+use crate::{CertReqs, Failure, TlsOptions};
 
-/// Speaks TLS over a connection.
-pub(super) async fn secure(
+/// How a kind of server calls what the hints speak of.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// The scheme of plain connections: `redis://`.
+    pub plain: &'static str,
+    /// Where TLS would be: "the server's `tls-port`".
+    pub tls_port: &'static str,
+    /// The setting that makes a server ask for no certificate: "`tls-auth-clients no`".
+    pub no_client_certificates: &'static str,
+}
+
+/// Speaks TLS over a connection. Has no time limit of its own.
+///
+/// # Errors
+/// When a file can't be read, or one of both sides does not trust the other.
+///
+/// # Cancel safety
+/// Not cancel safe: the connection is gone.
+pub async fn secure(
     stream: TcpStream,
     host: &str,
     options: &TlsOptions,
     url: &RedactedUrl,
+    words: Words,
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| {
         Failure::refused(url, format!("`{host}` can't be in a certificate"), "check the host name")
@@ -39,7 +54,7 @@ pub(super) async fn secure(
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
-        .map_err(|error| explain(url, host, &error))
+        .map_err(|error| explain(url, host, &error, words))
 }
 
 fn configure(options: &TlsOptions, url: &RedactedUrl) -> Result<ClientConfig, Failure> {
@@ -108,25 +123,25 @@ fn unreadable(url: &RedactedUrl, parameter: &str, path: &Path, why: &dyn std::fm
     )
 }
 
-fn explain(url: &RedactedUrl, host: &str, error: &io::Error) -> Failure {
-    let refused = |why: String, hint: &str| Failure::refused(url, why, hint);
+fn explain(url: &RedactedUrl, host: &str, error: &io::Error, words: Words) -> Failure {
+    let refused = |why: String, hint: String| Failure::refused(url, why, hint);
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
-        let hint = "if that port does not speak TLS, use `redis://`";
+        let hint = format!("if that port does not speak TLS, use `{}`", words.plain);
         return Failure::unreachable(url, format!("the TLS handshake was broken off: {error}"), hint);
     };
     match cause {
         rustls::Error::InvalidCertificate(why) => distrusted(url, host, why),
         rustls::Error::InvalidMessage(_) => refused(
             "what listens there does not speak TLS".to_owned(),
-            "use `redis://` if that port is a plain one, or the server's `tls-port`",
+            format!("use `{}` if that port is a plain one, or {}", words.plain, words.tls_port),
         ),
-        rustls::Error::AlertReceived(alert) => alerted(url, *alert),
-        _ => refused(format!("the TLS handshake failed: {cause}"), ""),
+        rustls::Error::AlertReceived(alert) => alerted(url, *alert, words),
+        _ => refused(format!("the TLS handshake failed: {cause}"), String::new()),
     }
 }
 
 /// Why the server hung up.
-pub(super) fn alerted(url: &RedactedUrl, alert: AlertDescription) -> Failure {
+pub fn alerted(url: &RedactedUrl, alert: AlertDescription, words: Words) -> Failure {
     let is_ours = matches!(
         alert,
         AlertDescription::CertificateRequired
@@ -142,17 +157,21 @@ pub(super) fn alerted(url: &RedactedUrl, alert: AlertDescription) -> Failure {
     let (what, hint) = if is_ours {
         (
             format!("it does not take our certificate (TLS alert {alert:?})"),
-            "name one that it trusts by `ssl_certfile` and `ssl_keyfile`, or set `tls-auth-clients no` there",
+            format!(
+                "name one that it trusts by `ssl_certfile` and `ssl_keyfile`, or set {} there",
+                words.no_client_certificates
+            ),
         )
     } else {
-        (format!("it broke the TLS handshake off (TLS alert {alert:?})"), "")
+        (format!("it broke the TLS handshake off (TLS alert {alert:?})"), String::new())
     };
     Failure::refused(url, what, hint)
 }
 
 fn distrusted(url: &RedactedUrl, host: &str, why: &CertificateError) -> Failure {
     let (what, hint) = match why {
-        CertificateError::UnknownIssuer => (
+        // A bad signature: a trusted authority has the name of its issuer, and another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
             "its certificate is signed by an authority that we don't trust".to_owned(),
             "name that authority's certificate by `ssl_ca_certs`, or don't verify by `ssl_cert_reqs=none`",
         ),

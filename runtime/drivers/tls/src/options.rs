@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Whether the server must prove who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CertReqs {
+pub enum CertReqs {
     /// It must. `optional` means the same on the client's side, as in Python's `ssl`.
     Required,
     /// Anybody will do.
@@ -13,25 +13,27 @@ pub(crate) enum CertReqs {
 
 /// How to speak TLS to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TlsOptions {
-    pub(crate) cert_reqs: CertReqs,
+pub struct TlsOptions {
+    /// Whether the server must prove who it is.
+    pub cert_reqs: CertReqs,
     /// PEM file; without it the system's roots.
-    pub(crate) ca_certs: Option<PathBuf>,
+    pub ca_certs: Option<PathBuf>,
     /// PEM file with our certificate chain.
-    pub(crate) certfile: Option<PathBuf>,
+    pub certfile: Option<PathBuf>,
     /// PEM file with our private key; without it `certfile` holds it too.
-    pub(crate) keyfile: Option<PathBuf>,
+    pub keyfile: Option<PathBuf>,
     /// Whether the certificate must name the host.
-    pub(crate) check_hostname: bool,
+    pub check_hostname: bool,
     /// Nobody asked for this lack of verification: connecting warns.
-    pub(crate) is_default: bool,
+    pub is_default: bool,
 }
 
 const NAMES: &[&str] =
     &["ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"];
 
 impl TlsOptions {
-    pub(crate) fn new(cert_reqs: CertReqs) -> Self {
+    /// With the system's roots and no certificate of ours.
+    pub fn new(cert_reqs: CertReqs) -> Self {
         Self {
             cert_reqs,
             ca_certs: None,
@@ -43,12 +45,15 @@ impl TlsOptions {
     }
 
     /// What Celery does for a broker when no parameter says otherwise.
-    pub(super) fn unverified_by_default() -> Self {
+    pub fn unverified_by_default() -> Self {
         Self { is_default: true, ..Self::new(CertReqs::None) }
     }
 
-    /// Sets one parameter; false when there is none of this name, otherwise what was expected.
-    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
+    /// Sets one parameter; false when there is none of this name.
+    ///
+    /// # Errors
+    /// What was expected instead of the value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
         let path = || Some(PathBuf::from(value));
         match name {
             "ssl_cert_reqs" => self.cert_reqs = CertReqs::parse(value)?,
@@ -65,7 +70,7 @@ impl TlsOptions {
     }
 
     /// Reads Python's and everybody else's words for yes and no.
-    pub(crate) fn truth(word: &str) -> Option<bool> {
+    pub fn truth(word: &str) -> Option<bool> {
         match word.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Some(true),
             "false" | "0" | "no" | "off" => Some(false),
@@ -84,15 +89,20 @@ impl CertReqs {
     }
 }
 
-/// What was expected instead of this parameter.
-pub(super) fn unknown_parameter(name: &str) -> String {
-    let near = NAMES
+/// The names that [`TlsOptions::set`] knows.
+pub fn parameters() -> &'static [&'static str] {
+    NAMES
+}
+
+/// What was expected instead of this parameter, where these are known.
+pub fn unknown_parameter(name: &str, known: &[&str]) -> String {
+    let near = known
         .iter()
         .map(|known| (strsim::jaro_winkler(known, name), known))
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .filter(|(likeness, _)| *likeness > 0.8);
     match near {
         Some((_, known)) => format!("a known parameter, not `{name}` (did you mean `{known}`?)"),
-        None => format!("one of the parameters `{}`, not `{name}`", NAMES.join("`, `")),
+        None => format!("one of the parameters `{}`, not `{name}`", known.join("`, `")),
     }
 }

@@ -1,0 +1,6 @@
+//! Checklist C and what else is RabbitMQ's own: declarations, acknowledgements, delayed delivery, outages, rpc results.
+
+mod delivery;
+mod outages;
+mod rpc;
+mod topology;
