@@ -183,8 +183,8 @@ async fn what_kombu_left_behind_is_restored() {
 
     let redis = patient(server.url()).await;
     let consumer = consume(&redis, &["celery"]).await;
-    assert_eq!(admin.exists::<_, u64>("unacked_mutex").await.unwrap(), 0);
     let came = receive(&*consumer, 2).await;
+    assert_eq!(admin.exists::<_, u64>("unacked_mutex").await.unwrap(), 0);
     assert_eq!(numbers(&came), [1, 2], "the oldest first");
     assert!(came.iter().all(|delivery| delivery.redelivered && delivery.delivery_count == 2));
     let tags: Vec<String> = unacked(&mut admin).await.into_iter().map(|(tag, _)| tag).collect();
