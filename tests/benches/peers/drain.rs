@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::ground::{Ground, PAUSE};
+use crate::ground::Ground;
 use crate::peers::Peer;
 
 /// Enough for every process of a pool to have had its share.
@@ -22,7 +22,7 @@ pub(crate) async fn drain(ground: &impl Ground, peer: &Peer, tasks: usize) -> an
             break left.all();
         }
         serving.lives(peer)?;
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(ground.pause()).await;
     };
     let began = Instant::now();
     ground.done(peer, &mut serving).await?;

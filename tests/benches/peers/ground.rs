@@ -14,8 +14,6 @@ use crate::peers::Peer;
 
 /// The queue.
 pub(crate) const QUEUE: &str = "celery";
-/// Between two looks at how far a worker is: short against any drain, and a thousandth of a core's time.
-pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 
 /// Where a worker and its client connect to.
 #[derive(Clone, Debug)]
@@ -50,6 +48,9 @@ pub(crate) trait Ground {
     /// Fills the queue, which costs nobody anything: the worker meets all of it at once. Returns the tasks.
     async fn fill(&self, serving: &Serving, tasks: usize) -> anyhow::Result<Vec<TaskId>>;
 
+    /// Between two looks at how far a worker is: short against any drain, and little of a core's time.
+    fn pause(&self) -> Duration;
+
     /// How much the worker has before it.
     async fn left(&self, peer: &Peer) -> anyhow::Result<Left>;
 
@@ -68,7 +69,7 @@ pub(crate) trait Ground {
     async fn done(&self, peer: &Peer, serving: &mut Serving) -> anyhow::Result<()> {
         while self.left(peer).await?.all() > 0 {
             serving.lives(peer)?;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.pause()).await;
         }
         Ok(())
     }
@@ -89,6 +90,11 @@ impl Serving {
             Some(status) => anyhow::bail!("{} ended in the middle: {status}", peer.name),
             None => Ok(()),
         }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        child::signal(&self.0, signal)
     }
 
     /// Ends it: there is nothing left that it could lose.

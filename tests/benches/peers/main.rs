@@ -13,6 +13,7 @@ mod drain;
 mod ground;
 mod options;
 mod peers;
+mod rabbitmq;
 mod redis;
 mod report;
 mod results;
@@ -34,6 +35,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     if options.measures("redis") {
         redis::measure(&options, &mut report).await?;
+    }
+    if options.measures("rabbitmq") {
+        rabbitmq::measure(&options, &mut report).await?;
     }
     if let Some(path) = &options.json_file {
         report.add_to(path)?;

@@ -10,7 +10,7 @@ Measures rwork beside Celery's prefork and solo pools and the native Rust worker
 
 Usage: cargo bench --workspace --bench peers -- [OPTIONS]
 
-  --broker NAME     Only on this one: redis [default: on all of them]
+  --broker NAME     Only on this one: redis or rabbitmq [default: on both]
   --rounds N        Rounds of everything [default: 3]
   --tasks N         Tasks of one drain [default: 100000]
   --trips N         Round trips of one round [default: 1000]
@@ -19,7 +19,7 @@ Usage: cargo bench --workspace --bench peers -- [OPTIONS]
   --check           Exit with status 1 when a bound is missed
   --help            Print this";
 
-const BROKERS: &[&str] = &["redis"];
+const BROKERS: &[&str] = &["redis", "rabbitmq"];
 
 /// What is measured, and how much of it.
 #[derive(Clone, Debug)]

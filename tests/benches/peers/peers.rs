@@ -52,9 +52,20 @@ pub(crate) fn prefork(processes: usize, acks: Acks) -> Peer {
     celery(name, &["-P", "prefork", "-c", &processes], acks)
 }
 
+/// The same without results.
+pub(crate) fn rwork_without_results() -> Peer {
+    Peer { name: "rwork, no results".into(), stores: false, kind: Kind::Rwork }
+}
+
+/// Celery's pool of so many threads.
+pub(crate) fn threads(count: usize) -> Peer {
+    let name = format!("Celery threads, -c {count}, stored, acked after");
+    celery(name, &["-P", "threads", "-c", &count.to_string()], Acks::After)
+}
+
 /// Celery in one process: its quickest answer.
 pub(crate) fn solo() -> Peer {
-    celery("Celery solo".to_owned(), &["-P", "solo"], Acks::After)
+    celery("Celery solo, stored, acked after".to_owned(), &["-P", "solo"], Acks::After)
 }
 
 fn celery(name: String, pool: &[&str], acks: Acks) -> Peer {

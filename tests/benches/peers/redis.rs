@@ -3,6 +3,7 @@
 //! A whole queue is made under another name and put into place by one `RENAME` while the worker waits for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use redis::AsyncCommands as _;
@@ -77,6 +78,10 @@ impl Ground for OnRedis {
         }
         let () = redis.rename(STAGED, QUEUE).await?;
         Ok(ids)
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_millis(2)
     }
 
     async fn left(&self, peer: &Peer) -> anyhow::Result<Left> {

@@ -19,13 +19,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("expected URL QUEUE PREFETCH".into());
     };
     let (url, prefetch) = (url.clone(), prefetch.parse::<u16>()?);
-    let app = celery::app!(
-        broker = RedisBroker { url },
-        tasks = [noop],
-        task_routes = [],
-        prefetch_count = prefetch,
-    )
-    .await?;
-    app.consume_from(&[queue]).await?;
+    // Two types, of which each is made by a macro.
+    if url.starts_with("amqp") {
+        let app = celery::app!(
+            broker = AMQPBroker { url },
+            tasks = [noop],
+            task_routes = [],
+            prefetch_count = prefetch,
+        );
+        app.await?.consume_from(&[queue]).await?;
+    } else {
+        let app = celery::app!(
+            broker = RedisBroker { url },
+            tasks = [noop],
+            task_routes = [],
+            prefetch_count = prefetch,
+        );
+        app.await?.consume_from(&[queue]).await?;
+    }
     Ok(())
 }
