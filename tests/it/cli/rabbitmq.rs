@@ -183,7 +183,7 @@ async fn a_worker_gets_over_each_once_it_is_put_right() {
     );
     let mut worker = Worker::start(&place, &["-b", &url]);
     let cut = async || server.close_connections(&vhost, "for a test").await.unwrap();
-    let mut told = |worker: &mut Worker, words: &str| {
+    let told = |worker: &mut Worker, words: &str| {
         let line = worker.wait_for("can't consume: trying again until it works");
         assert!(line.contains(words) && line.contains("service=\"broker\""), "`{words}`: {line}");
     };
