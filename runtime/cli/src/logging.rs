@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn levels_are_celerys_or_filters() {
-        assert_eq!(filter("INFO").unwrap().to_string(), "rwork=info,warn");
+        assert_eq!(filter("INFO").unwrap().to_string(), "rwork=info,lapin=off,warn");
         assert!(filter("info,rwork_worker=debug").is_ok());
         assert!(filter("loud").unwrap_err().starts_with("trace, debug"));
         assert!(filter("a=b=c").is_err());

@@ -177,7 +177,7 @@ impl Broker {
             self.server.starve().await?;
             sleep(self.alarm).await;
             self.server.feed().await
-        } else if number % 2 == 0 {
+        } else if number.is_multiple_of(2) {
             crew.kill_one(rng).await
         } else {
             let from = now();
