@@ -35,7 +35,7 @@ use crate::outage::Outage;
 use crate::parts::Parts;
 use crate::prefetch::{MeanDuration, prefetch_for, room};
 use crate::request::Accepted;
-use crate::session::{Connector, Lost, Session, keep};
+use crate::session::{Connector, Lost, Session, keep, watch};
 
 /// With nothing started for so long, the tasks that run are long ones.
 const STALLED: Duration = Duration::from_secs(1);
@@ -219,11 +219,11 @@ impl<E: Executor> Pipe<E> {
 
     fn begin_session(&mut self, connector: Connector, session: Arc<Session>) {
         let shared = &self.parts.shared;
-        if let Some(lease) = shared.broker.capabilities().lease
-            && shared.renews()
-        {
-            let outage = Outage::of_broker("renew the lease", shared.backoff());
-            self.keeper.spawn(keep(Arc::clone(&session), lease, outage));
+        let (held, outage) = (Arc::clone(&session), Outage::of_broker("renew the lease", shared.backoff()));
+        match shared.broker.capabilities().lease {
+            Some(lease) if shared.renews() => drop(self.keeper.spawn(keep(held, lease, outage))),
+            Some(_) => {}
+            None => drop(self.keeper.spawn(watch(held, outage))),
         }
         let queues = shared.config.queues.iter().map(|queue| queue.as_str()).collect::<Vec<_>>().join(",");
         tracing::info!(node = %shared.config.node, queues, "ready");

@@ -106,6 +106,21 @@ fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Full { .. } | Error::Act { retryable: true, .. })
 }
 
+/// How often a connection without a lease is looked at: who is full of messages would not notice its end.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at a session without a lease: what it holds stays ours as long as its connection lives.
+pub(crate) async fn watch(session: Arc<Session>, mut outage: Outage) {
+    while !session.is_lost() {
+        sleep(LOOK_EVERY).await;
+        match session.consumer.renew().await {
+            Ok(()) => outage.over(),
+            Err(error) if leaves_whole(&error) => sleep(outage.failed(&error)).await,
+            Err(error) => drop(session.lose(&error)),
+        }
+    }
+}
+
 /// Renews the lease until the session is lost. On a task of its own, so that nothing else can be in its way.
 pub(crate) async fn keep(session: Arc<Session>, lease: Duration, mut outage: Outage) {
     let renew_every = lease / RENEWALS_PER_LEASE;

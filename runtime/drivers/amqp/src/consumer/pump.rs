@@ -117,9 +117,9 @@ fn need(shared: &Shared, max: usize) -> Option<(usize, Need)> {
     shared.lanes.iter().enumerate().find_map(|(place, lane)| {
         let state = lane.locked();
         let wanted = (state.unsettled() + max).min(lane.share);
-        // Twice as many as before, so that little is asked often; never more than was agreed on.
-        let wanted =
-            if wanted > state.credit() { wanted.max(2 * state.credit()).min(lane.share) } else { wanted };
+        // A quarter more than before at least, so that little is not asked often; never more than was agreed on.
+        let more = state.credit() + state.credit() / 4;
+        let wanted = if wanted > state.credit() { wanted.max(more).min(lane.share) } else { wanted };
         state.need(wanted).map(|need| (place, need))
     })
 }
