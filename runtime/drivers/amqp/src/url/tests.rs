@@ -22,7 +22,7 @@ fn bad_urls_say_what_would_do() {
         ("amqp://h:port/", "a number of 1..=65535 (not `port`)"),
         ("amqp://h:0/", "a number of 1..=65535"),
         ("amqp://::1/", "in brackets"),
-        ("amqp://u:a/b@h/", "percent-encoded (`/` as `%2F`)"),
+        ("amqp://u:a/b@h/", "percent-encoded (`/` as `%2F`"),
         ("amqp://u:%zz@h/", "two hexadecimal digits"),
         ("amqp://h?heartbeat=often", "`heartbeat` to be seconds of 0..=65535 (not `often`)"),
         ("amqp://h?heartbeat=65536", "(not `65536`)"),

@@ -195,7 +195,8 @@ async fn what_is_held_on_to_comes_back_when_we_die() {
     let broker = place.classic().await;
     let consumer = consume(&broker, &[&celery()], 3).await;
     let came = receive(&*consumer, 3).await;
-    assert!(came.iter().all(|delivery| delivery.delivery_count == 2 && delivery.redelivered), "{came:?}");
+    // One more where a message was on its way to the next place just then.
+    assert!(came.iter().all(|delivery| delivery.delivery_count >= 2 && delivery.redelivered), "{came:?}");
     assert!(came.iter().all(|delivery| delivery.queue == celery()));
 }
 
