@@ -133,6 +133,10 @@ async fn close(shared: &Shared, channel: &Channel) -> Result<(), Error> {
 /// The same for whoever can't wait. The server is told as soon as the connection's own thread gets to it.
 pub(super) fn abandon(shared: &Shared) {
     shared.gone.cancel();
+    // An outage is nobody's outcome. It can't be known of what another process gets.
+    if shared.wire.is_broken() {
+        shared.lanes.iter().enumerate().for_each(|(place, lane)| remember(shared, place, lane));
+    }
     let lanes = shared.lanes.iter().map(|lane| {
         let mut state = lane.locked();
         drop(state.close());
