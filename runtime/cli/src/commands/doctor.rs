@@ -2,6 +2,7 @@
 
 mod check;
 mod host;
+mod latency;
 mod rabbitmq;
 mod redis;
 mod services;

@@ -1,16 +1,11 @@
 //! A RabbitMQ server: what it is, what it allows, how fast it answers, and what to change. The driver has the facts; here
 //! they are judged.
 
-use std::time::Duration;
-
 use rwork_amqp::{Amqp, Examination, QueueInUse};
 
 use super::check::Check;
+use super::latency;
 
-/// A median above this is felt: a task costs a few round trips.
-const MEDIAN_SLOW: Duration = Duration::from_millis(5);
-/// One in a hundred above this: something else keeps the server or the network busy.
-const TAIL_SLOW: Duration = Duration::from_millis(50);
 /// Channels that a worker needs: one for each queue and a few to publish, to look and to hand over.
 const CHANNELS_MIN: u16 = 16;
 
@@ -25,7 +20,7 @@ pub(super) async fn checks(server: &Amqp) -> Vec<Check> {
 fn judge(facts: &Examination) -> Vec<Check> {
     let mut checks = vec![server(facts), room(facts), limits(facts)];
     checks.extend(facts.queues.iter().map(queue));
-    checks.extend(latency(facts));
+    checks.extend(latency::check("broker latency", &facts.round_trips, "look at its load, and at its disk"));
     checks
 }
 
@@ -107,25 +102,4 @@ fn limits(facts: &Examination) -> Check {
         return Check::warning(what, found, hint);
     }
     Check::ok(what, found)
-}
-
-fn latency(facts: &Examination) -> Option<Check> {
-    let what = "broker latency";
-    let mut samples = facts.round_trips.clone();
-    samples.sort_unstable();
-    let quantile =
-        |percent: usize| samples.get((samples.len() * percent / 100).min(samples.len().saturating_sub(1)));
-    let (median, tail) = (*quantile(50)?, *quantile(99)?);
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let found =
-        format!("a round trip takes {:.2} ms, one in a hundred {:.2} ms or more", ms(median), ms(tail));
-    Some(if median > MEDIAN_SLOW {
-        let hint = "a task costs a few of them: bring workers and server closer together";
-        Check::warning(what, found, hint)
-    } else if tail > TAIL_SLOW {
-        let hint = "something keeps the server busy now and then: look at its load, and at its disk";
-        Check::warning(what, found, hint)
-    } else {
-        Check::ok(what, found)
-    })
 }

@@ -1,17 +1,12 @@
 //! A Redis server: what it keeps, what it throws away, how fast it answers, and what to change. The driver has the facts;
 //! here they are judged.
 
-use std::time::Duration;
-
 use rwork_redis::{Examination, Redis};
 
 use super::check::Check;
+use super::latency;
 use crate::config::show_bytes;
 
-/// A median above this is felt: a task costs a few round trips.
-const MEDIAN_SLOW: Duration = Duration::from_millis(5);
-/// One in a hundred above this: something else keeps the server or the network busy.
-const TAIL_SLOW: Duration = Duration::from_millis(50);
 /// Clocks further apart than this show: in `eta` and `expires`, which producers and workers tell by their own clocks.
 const CLOCK_APART_S: f64 = 1.0;
 /// Memory or connections in use from which on it is time to act.
@@ -65,7 +60,14 @@ fn judge(facts: &Examination, used: Use) -> Vec<Check> {
     let mut checks = vec![server(facts, used)];
     checks.extend([eviction(facts, used), memory(facts, used)].into_iter().flatten());
     checks.extend(disk(facts, used));
-    checks.extend([latency(facts, used), clients(facts, used)].into_iter().flatten());
+    checks.extend(
+        [
+            latency::check(used.names().latency, &facts.round_trips, "`SLOWLOG GET`, `LATENCY DOCTOR`"),
+            clients(facts, used),
+        ]
+        .into_iter()
+        .flatten(),
+    );
     checks.push(clock(facts, used));
     checks
 }
@@ -236,27 +238,6 @@ fn disk(facts: &Examination, used: Use) -> Vec<Check> {
     };
     checks.push(kept_how);
     checks
-}
-
-fn latency(facts: &Examination, used: Use) -> Option<Check> {
-    let what = used.names().latency;
-    let mut samples = facts.round_trips.clone();
-    samples.sort_unstable();
-    let quantile =
-        |percent: usize| samples.get((samples.len() * percent / 100).min(samples.len().saturating_sub(1)));
-    let (median, tail) = (*quantile(50)?, *quantile(99)?);
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let found =
-        format!("a round trip takes {:.2} ms, one in a hundred {:.2} ms or more", ms(median), ms(tail));
-    Some(if median > MEDIAN_SLOW {
-        let hint = "a task costs a few of them: bring workers and server closer together";
-        Check::warning(what, found, hint)
-    } else if tail > TAIL_SLOW {
-        let hint = "something keeps the server busy now and then: `SLOWLOG GET`, `LATENCY DOCTOR`";
-        Check::warning(what, found, hint)
-    } else {
-        Check::ok(what, found)
-    })
 }
 
 fn clients(facts: &Examination, used: Use) -> Option<Check> {
