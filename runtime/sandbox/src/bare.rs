@@ -56,7 +56,8 @@ async fn once(
         prepared,
         limits: &invocation.limits,
     };
-    let ended = session.run(&invocation.task, &invocation.id, &invocation.input).await;
+    let (ended, store) = session.run(&invocation.task, &invocation.id, &invocation.input).await;
+    drop(store);
     ended
         .map(|_| ())
         .map_err(|outcome| Error::Engine(format!("the task of a bare loop failed: {outcome:?}").into()))

@@ -33,21 +33,28 @@ const SHUTDOWN_EXCEPTION: &str = "WorkerShutdown";
 const REVOKED_EXCEPTION: &str = "TaskRevokedError";
 
 /// Runs one task. Never fails: whatever happens is an outcome.
-pub(crate) async fn run(mut reply: Reply, slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) {
+///
+/// Whoever waits has the report before the instance is torn down, which takes as long as making it did. The slot stays
+/// taken until then.
+pub(crate) async fn run(mut reply: Reply, mut slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) {
     reply.begin();
-    let report = run_to_report(reply.services(), slot, &prepared, invocation).await;
+    let services = Arc::clone(reply.services());
+    let (report, store) = run_to_report(&services, &mut slot, &prepared, invocation).await;
     reply.send(report);
+    drop(store);
+    drop(slot);
 }
 
+/// The report, and what is left of the guest.
 async fn run_to_report(
     services: &Arc<Services>,
-    mut slot: Slot,
+    slot: &mut Slot,
     prepared: &Prepared,
     invocation: Invocation,
-) -> Report {
+) -> (Report, Option<Store<State>>) {
     let Invocation { task, id, input, info, headers, limits, host, stop } = invocation;
-    if let Some(kill) = wait_for_cpu(services, &mut slot, &stop).await {
-        return Report { outcome: verdict::of_kill(kill, &limits, None), usage: Usage::default() };
+    if let Some(kill) = wait_for_cpu(services, slot, &stop).await {
+        return (Report { outcome: verdict::of_kill(kill, &limits, None), usage: Usage::default() }, None);
     }
     let control = Arc::new(Control::start(&limits, stop));
     let session = Session {
@@ -63,18 +70,17 @@ async fn run_to_report(
     };
     let (ended, cpu) = {
         let mut work = pin!(guarded(session.run(&task, &id, &input)));
-        supervise(services, &mut slot, &control, limits.kill_grace, work.as_mut()).await
-    }; // What a dropped guest held is gone before its slot is free.
+        supervise(services, slot, &control, limits.kill_grace, work.as_mut()).await
+    };
     let wall = control.started.elapsed();
-    drop(slot);
-    let outcome = match ended {
-        Ended::Returned(Ok((outcome, size))) => judge(outcome, size, &limits, &control),
-        Ended::Returned(Err(outcome)) => outcome,
-        Ended::Dropped(kill) => verdict::of_kill(kill, &limits, None),
-        Ended::Panicked(fault) => Outcome::HostFault(fault),
+    let (outcome, store) = match ended {
+        Ended::Returned((Ok((outcome, size)), store)) => (judge(outcome, size, &limits, &control), store),
+        Ended::Returned((Err(outcome), store)) => (outcome, store),
+        Ended::Dropped(kill) => (verdict::of_kill(kill, &limits, None), None),
+        Ended::Panicked(fault) => (Outcome::HostFault(fault), None),
     };
     let (memory_bytes_peak, log_bytes_dropped) = (control.memory_peak(), control.log_dropped());
-    Report { outcome, usage: Usage { wall, cpu, memory_bytes_peak, log_bytes_dropped } }
+    (Report { outcome, usage: Usage { wall, cpu, memory_bytes_peak, log_bytes_dropped } }, store)
 }
 
 /// What the worker itself asks of a guest, out of no task's turn.
@@ -170,18 +176,28 @@ type RunParams<'a> = (types::Invocation<'a>,);
 type RunResults = (Result<types::PayloadResult, types::Interruption>,);
 
 impl Session<'_> {
-    pub(crate) async fn run(self, task: &str, id: &str, input: &Input) -> Result<(Outcome, usize), Outcome> {
+    /// The outcome and its size, and the store, for the caller to tear down.
+    pub(crate) async fn run(
+        self,
+        task: &str,
+        id: &str,
+        input: &Input,
+    ) -> (Result<(Outcome, usize), Outcome>, Option<Store<State>>) {
         let (prepared, limits) = (self.prepared, self.limits);
-        let mut store = self.open().map_err(unopened)?;
+        let mut store = match self.open() {
+            Ok(store) => store,
+            Err(error) => return (Err(unopened(error)), None),
+        };
         let called = async {
             let instance = prepared.pre.instantiate_async(&mut store).await?;
             let run = instance.get_typed_func::<RunParams<'_>, RunResults>(&mut store, prepared.run)?;
             run.call_async(&mut store, (convert::invocation_out(task, id, input),)).await
         };
-        match called.await {
+        let outcome = match called.await {
             Ok((answer,)) => Ok(convert::outcome_in(answer)),
             Err(error) => Err(verdict::of_error(&error, &mut store, limits)),
-        }
+        };
+        (outcome, Some(store))
     }
 
     async fn describe(self) -> Result<Description, Outcome> {

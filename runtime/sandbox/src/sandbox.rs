@@ -224,7 +224,8 @@ impl Sandbox {
         self.on_guest_thread(call).await.map_err(|reason| Error::Cleanup { plugin, reason })
     }
 
-    /// Runs one invocation on the guest threads, beginning now. Dropping the future ends it.
+    /// Runs one invocation on the guest threads, beginning now. Dropping the future ends it. The report comes when the guest
+    /// has ended; its memory is cleared after that, and then the slot is free.
     pub fn execute(&self, slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) -> Execution {
         let (reply, report) = Reply::new(Arc::clone(&self.0.services));
         // Boxed where it runs: what this thread allocates for a guest thread stays small.

@@ -64,7 +64,7 @@ impl Bench {
     fn run(&self, guest: &Guest, limits: Limits) -> Report {
         let prepared = self.prepare(guest);
         let report = self.io.block_on(self.start(&prepared, limits));
-        self.assert_empty();
+        self.wait_empty();
         report
     }
 
@@ -77,7 +77,7 @@ impl Bench {
         self.sandbox.execute(slot, Arc::clone(prepared), self.invocation(limits)).await
     }
 
-    /// Waits, by looking, until what ended has let go: a dropped guest is freed on its own thread.
+    /// Waits, by looking, until what ended has let go: that is after its report, on its own thread.
     fn wait_empty(&self) {
         while self.sandbox.metrics().in_flight > 0 {
             std::thread::yield_now();

@@ -1,5 +1,6 @@
 //! The consumer trait on Redis: one lease, one connection to take by, one table of what is held.
 
+mod calls;
 mod pump;
 mod table;
 
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) wire: Wire,
     /// The server tells; otherwise we must ask.
     pub(crate) is_told: bool,
+    /// Waits at a list when there is nothing.
+    pub(crate) may_wait: bool,
     /// Rung by the server's word.
     pub(crate) bell: Arc<Notify>,
     /// Held for some moves.
@@ -80,6 +83,7 @@ impl RedisConsumer {
             })
             .await?;
         let is_told = pump::ask_to_be_told(&wire).await?;
+        let may_wait = pump::may_end_waits(inner, &wire).await?;
         let (id, sources) = (Uuid::new_v4().to_string(), Sources::new(&inner.broker.keys, &options.queues));
         let seen = lease::enter(inner, &id, &sources).await?;
         let shared = Shared {
@@ -89,6 +93,7 @@ impl RedisConsumer {
             unsettled_max: options.unsettled_max.max(1),
             wire,
             is_told,
+            may_wait,
             bell,
             table: Mutex::default(),
             room: Notify::new(),
@@ -221,7 +226,7 @@ impl Consumer for RedisConsumer {
         let mut pump = self.pump.lock().await;
         pump.finish(&self.shared).await;
         self.release().await?;
-        lease::leave(&self.shared.inner, &self.shared.id).await?;
+        lease::leave(&self.shared.inner, &self.shared.id, &self.shared.sources).await?;
         self.shared.closed.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -84,6 +84,12 @@ impl BrokerKeys {
         format!("{}rwork.parked.{queue}", self.prefix)
     }
 
+    /// List: what a blocking move took from a queue's first list and the take after it has not seen yet, which it does in the
+    /// same moment. Whatever stays is taken by whoever takes next.
+    pub(crate) fn taking(&self, queue: &str) -> String {
+        format!("{}rwork.taking.{queue}", self.prefix)
+    }
+
     /// Set: tags that a consumer holds.
     pub(crate) fn held(&self, consumer: &str) -> String {
         format!("{}{consumer}", self.held_prefix())

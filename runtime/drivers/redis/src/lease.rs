@@ -8,7 +8,7 @@ use rwork_protocol::service::Error;
 use crate::handle::Inner;
 use crate::link::Script;
 use crate::reply;
-use crate::take::{DUE_MAX, Sources};
+use crate::take::{DUE_MAX, Source, Sources};
 
 static ENTER: Script = Script::new(include_str!("scripts/enter.lua"));
 static RENEW: Script =
@@ -108,7 +108,7 @@ pub(crate) async fn renew(
     let own = &inner.broker.keys;
     let held = own.held(consumer);
     let mut keys = vec![&own.consumers, &held, &own.unacked_index];
-    keys.extend(sources.queues.iter().flat_map(|source| &source.keys));
+    keys.extend(sources.queues.iter().flat_map(Source::keys));
     let mut call = RENEW.call(&keys);
     call.arg(consumer).arg(lease_ms(inner)).arg(ABANDONED_TTL.as_millis() as u64).arg(DUE_MAX);
     call.arg(&from.0).arg(REFRESH_MAX).arg(sources.steps.len());
@@ -128,9 +128,13 @@ pub(crate) async fn renew(
 }
 
 /// Ends a consumer that has given everything back.
-pub(crate) async fn leave(inner: &Inner, consumer: &str) -> Result<(), Error> {
+pub(crate) async fn leave(inner: &Inner, consumer: &str, sources: &Sources) -> Result<(), Error> {
     let own = &inner.broker.keys;
-    let mut call = LEAVE.call(&[&own.consumers, &own.held(consumer)]);
+    let held = own.held(consumer);
+    let mut keys = vec![&own.consumers, &held];
+    let gates = sources.queues.iter().filter_map(Source::gate);
+    keys.extend(gates.flat_map(|gate| [gate.taking, gate.list]));
+    let mut call = LEAVE.call(&keys);
     call.arg(consumer);
     inner.commands.script("end consuming", &call).await.map(drop)
 }

@@ -11,7 +11,7 @@ mod shared;
 mod site;
 mod wire;
 
-pub(crate) use script::Script;
+pub(crate) use script::{Call, Script};
 pub(crate) use shared::Link;
 pub(crate) use site::{Pushes, Site};
 pub(crate) use wire::Wire;

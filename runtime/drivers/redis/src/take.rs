@@ -10,10 +10,11 @@ use rwork_protocol::service::Error;
 
 use crate::keys::BrokerKeys;
 use crate::lease::ABANDONED_TTL;
-use crate::link::{Script, Wire};
+use crate::link::{Call, Script, Wire};
 use crate::reply;
 
 static TAKE: Script = Script::new(concat!(include_str!("scripts/due.lua"), include_str!("scripts/take.lua")));
+static WATCH: Script = Script::new(include_str!("scripts/watch.lua"));
 
 /// Envelopes popped by one take, in bytes: more would hold up the server and everybody else, and fill our memory before it
 /// is known how large they are.
@@ -32,10 +33,32 @@ pub(crate) struct Sources {
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) name: QueueName,
-    /// Delayed, parked, and a list for each step.
-    pub(crate) keys: Vec<String>,
+    delayed: String,
+    parked: String,
+    taking: String,
+    /// A list for each step; the first one is that of messages without a priority, save where steps are set otherwise.
+    lists: Vec<String>,
     /// What follows the envelope in `unacked`: `, "", "celery"]`. kombu's own way back then leads to this very list.
     back: Vec<u8>,
+}
+
+impl Source {
+    /// As the scripts want them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
+        [&self.delayed, &self.parked, &self.taking].into_iter().chain(&self.lists)
+    }
+
+    /// The list that a consumer waits at, and where its messages go from there until they are taken.
+    pub(crate) fn gate(&self) -> Option<Gate<'_>> {
+        self.lists.first().map(|list| Gate { list, taking: &self.taking })
+    }
+}
+
+/// Where a consumer waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gate<'a> {
+    pub(crate) list: &'a String,
+    pub(crate) taking: &'a String,
 }
 
 impl Sources {
@@ -44,14 +67,45 @@ impl Sources {
             let mut back = b", \"\", ".to_vec();
             write_string(&mut back, name.as_str());
             back.push(b']');
-            let parking = [keys.delayed(name.as_str()), keys.parked(name.as_str())];
             Source {
                 name: name.clone(),
-                keys: parking.into_iter().chain(keys.lists(name.as_str())).collect(),
+                delayed: keys.delayed(name.as_str()),
+                parked: keys.parked(name.as_str()),
+                taking: keys.taking(name.as_str()),
+                lists: keys.lists(name.as_str()).collect(),
                 back,
             }
         };
         Self { queues: queues.iter().map(source).collect(), steps: keys.steps.clone() }
+    }
+
+    /// The gate of a queue, by its place.
+    pub(crate) fn gate(&self, place: usize) -> Option<Gate<'_>> {
+        self.queues.get(place)?.gate()
+    }
+}
+
+/// Looks what there is to take, save behind one queue's gate. When `is_told` the server tells what comes later.
+pub(crate) async fn look(
+    sources: &Sources,
+    gate: Option<Gate<'_>>,
+    wire: &Wire,
+    is_told: bool,
+) -> Result<Outlook, Error> {
+    const ACT: &str = "look for messages";
+    let gate = gate.map(|gate| gate.list);
+    let lists = sources.queues.iter().flat_map(|source| &source.lists);
+    let mut keys: Vec<&String> = lists.filter(|list| Some(*list) != gate).collect();
+    let count = keys.len();
+    keys.extend(sources.queues.iter().map(|source| &source.delayed));
+    let mut call = WATCH.call(&keys);
+    call.arg(count);
+    let answer = if is_told { wire.tracked(ACT, &call).await } else { wire.script(ACT, &call).await }?;
+    match reply::int(&answer) {
+        Some(0) => Ok(Outlook::Ready),
+        Some(-1) => Ok(Outlook::Nothing),
+        Some(wait) => Ok(Outlook::Due(Duration::from_millis(wait.unsigned_abs()))),
+        None => Err(reply::odd(&wire.url, ACT, "how long to wait")),
     }
 }
 
@@ -71,15 +125,14 @@ pub(crate) struct Take<'a> {
     pub(crate) lease_ms: u64,
 }
 
-/// What came.
-#[derive(Debug)]
-pub(crate) enum Taken {
-    /// The lease was lost.
-    Lost,
-    /// Nothing, and perhaps something after so long.
-    Nothing(Option<Duration>),
-    /// In the order of taking.
-    Some(Vec<Element>),
+/// What there is to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Something, now.
+    Ready,
+    /// Something that is due after so long.
+    Due(Duration),
+    Nothing,
 }
 
 /// One list element, held now.
@@ -93,11 +146,32 @@ pub(crate) struct Element {
 }
 
 impl Take<'_> {
-    pub(crate) async fn call(&self, wire: &Wire) -> Result<Taken, Error> {
-        let ordered = || self.order.iter().filter_map(|place| self.sources.queues.get(*place));
+    /// In the order of taking; `None`: the lease was lost.
+    pub(crate) async fn now(&self, wire: &Wire) -> Result<Option<Vec<Element>>, Error> {
+        self.read(wire, wire.script(ACT, &self.call()).await?)
+    }
+
+    /// Waits at a gate for so long at most, and takes in the moment that something comes: no round trip is between. Also
+    /// whether the server let us wait.
+    pub(crate) async fn at(
+        &self,
+        wire: &Wire,
+        gate: Gate<'_>,
+        patience: Duration,
+    ) -> Result<(Option<Vec<Element>>, bool), Error> {
+        let mut wait = redis::cmd("BLMOVE");
+        wait.arg(gate.list).arg(gate.taking).arg("RIGHT").arg("LEFT").arg(patience.as_secs_f64());
+        let (waited, answer) = wire.script_after(ACT, &wait, &self.call()).await?;
+        if let Err(refusal) = &waited {
+            tracing::debug!(error = %refusal, "the server does not let us wait at a list: taking when it tells");
+        }
+        Ok((self.read(wire, answer)?, waited.is_ok()))
+    }
+
+    fn call(&self) -> Call<'static> {
         let held = self.keys.held(self.consumer);
         let mut keys = vec![&self.keys.consumers, &held, &self.keys.unacked, &self.keys.unacked_index];
-        keys.extend(ordered().flat_map(|source| &source.keys));
+        keys.extend(self.ordered().flat_map(Source::keys));
         let mut call = TAKE.call(&keys);
         call.arg(self.consumer).arg(self.first).arg(self.max).arg(BYTES_MAX).arg(DUE_MAX);
         call.arg(if self.fair { 1 } else { 0 }).arg(ABANDONED_TTL.as_millis() as u64).arg(self.lease_ms);
@@ -105,21 +179,27 @@ impl Take<'_> {
         for step in &self.sources.steps {
             call.arg(*step);
         }
-        for source in ordered() {
+        for source in self.ordered() {
             call.arg(source.back.as_slice());
         }
-        let answer = wire.script(ACT, &call).await?;
-        if answer == Value::Nil {
-            return Ok(Taken::Lost);
-        }
-        self.read(answer).ok_or_else(|| reply::odd(&wire.url, ACT, "a list of messages"))
+        call
     }
 
-    fn read(&self, answer: Value) -> Option<Taken> {
-        let mut parts = reply::list(answer)?.into_iter();
-        let wait = reply::int(&parts.next()?)?;
+    fn ordered(&self) -> impl Iterator<Item = &Source> {
+        self.order.iter().filter_map(|place| self.sources.queues.get(*place))
+    }
+
+    fn read(&self, wire: &Wire, answer: Value) -> Result<Option<Vec<Element>>, Error> {
+        if answer == Value::Nil {
+            return Ok(None);
+        }
+        let elements = self.elements(answer);
+        elements.map(Some).ok_or_else(|| reply::odd(&wire.url, ACT, "a list of messages"))
+    }
+
+    fn elements(&self, answer: Value) -> Option<Vec<Element>> {
         let mut elements = Vec::with_capacity(self.max);
-        for group in parts {
+        for group in reply::list(answer)? {
             let mut group = reply::list(group)?.into_iter();
             let queue = *self.order.get(usize::try_from(reply::int(&group.next()?)?).ok()?)?;
             let step = u8::try_from(reply::int(&group.next()?)?).ok()?;
@@ -128,9 +208,6 @@ impl Take<'_> {
                 elements.push(Element { tag, queue, step, envelope });
             }
         }
-        if elements.is_empty() {
-            return Some(Taken::Nothing(u64::try_from(wait).ok().map(Duration::from_millis)));
-        }
-        Some(Taken::Some(elements))
+        Some(elements)
     }
 }

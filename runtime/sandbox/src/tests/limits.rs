@@ -99,7 +99,7 @@ fn a_guest_that_waits_in_wasi_is_dropped_after_the_grace_of_a_kill() {
     drop(bench.io.block_on(bench.sandbox.admit()));
     stop.kill(KillReason::Shutdown);
     assert_eq!(bench.io.block_on(running).outcome, Outcome::Killed(KillReason::Shutdown));
-    bench.assert_empty();
+    bench.wait_empty();
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_kill_ends_computing_and_waiting_guests() {
         let running = bench.sandbox.execute(slot, prepared, invocation);
         stop.kill(KillReason::Revoked);
         assert_eq!(bench.io.block_on(running).outcome, Outcome::Killed(KillReason::Revoked));
-        bench.assert_empty();
+        bench.wait_empty();
     }
 }
 

@@ -5,29 +5,28 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use rwork_broker::{Delivery, Disposition, Error, Reason, Receipt};
-use rwork_protocol::Timestamp;
+use rwork_broker::{Delivery, Error, Receipt};
 use tokio::time::{Instant, sleep_until};
 
+use super::calls::{Came, Rest, WAIT_MIN, Wish, bury, look_out, take, unblock, wait};
 use super::{Held, Shared};
 use crate::broker::locked;
 use crate::envelope::{self, Malformed};
-use crate::lease::lease_ms;
+use crate::handle::Inner;
 use crate::link::Wire;
 use crate::options::QueueOrder;
-use crate::settle::{Ended, settle};
-use crate::take::{Element, Take, Taken};
+use crate::take::{Element, Outlook};
 
 /// How long a consumer trusts the server to tell it of messages. Asking shows that the connection lives.
 const TICK: Duration = Duration::from_secs(1);
 /// How often to ask a server that does not tell.
 const POLL: Duration = Duration::from_millis(100);
-/// A due time that has passed already is asked for again, but not in a tight loop.
-const WAIT_MIN: Duration = Duration::from_millis(1);
+/// How long a server that refused to let us wait is not asked again: its memory may be full.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// One consumer's taking.
 pub(super) struct Pump {
@@ -35,22 +34,26 @@ pub(super) struct Pump {
     order: Vec<usize>,
     fair: bool,
     /// Number of the next message: its receipt.
-    next: u64,
+    number: u64,
     /// Came, and not handed out yet.
     deliveries: VecDeque<Delivery>,
     /// Came, and is no message.
     malformed: Vec<(u64, Malformed)>,
     call: Option<BoxFuture<'static, Result<Came, Error>>>,
-    /// There was nothing: until then only the server's word is worth another look.
-    rest: Option<Instant>,
+    next: Next,
+    /// The queue that was served last: the next message comes from there most likely.
+    last: usize,
+    /// The server refused to let us wait: it is not asked again until then.
+    refused: Option<Instant>,
 }
 
-enum Came {
-    Taken(Taken),
-    /// What was no message is among the dead letters.
-    Buried,
-    /// The lease was lost.
-    Lost,
+/// What to do when nothing is under way.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Take,
+    /// The last take got less than it wanted: whether that was all is asked while what it got is run.
+    Look,
+    Rest(Rest),
 }
 
 impl Pump {
@@ -63,11 +66,13 @@ impl Pump {
         Self {
             order,
             fair: strategy == QueueOrder::RoundRobin,
-            next: 0,
+            number: 0,
             deliveries: VecDeque::new(),
             malformed: Vec::new(),
             call: None,
-            rest: None,
+            next: Next::Take,
+            last: 0,
+            refused: None,
         }
     }
 
@@ -96,28 +101,53 @@ impl Pump {
             self.call = Some(bury(Arc::clone(shared), self.malformed.clone()).boxed());
             return Ok(());
         }
-        if let Some(until) = self.rest {
-            tokio::select! {
-                () = shared.bell.notified() => {}
-                () = sleep_until(until) => {}
-                () = shared.closing.cancelled() => {}
+        match self.next {
+            Next::Take => self.begin_take(shared, max).await,
+            Next::Look => {
+                // What the server told before this look says nothing about the time after it.
+                let _ = shared.bell.notified().now_or_never();
+                let is_refused = self.refused.is_some_and(|until| Instant::now() < until);
+                let gate = (shared.may_wait && !is_refused).then_some(self.last);
+                self.call = Some(look_out(Arc::clone(shared), gate).boxed());
             }
-            self.rest = None;
-            return Ok(());
+            Next::Rest(rest) => self.rest(shared, rest, max).await,
         }
-        let room = shared.unsettled_max.saturating_sub(locked(&shared.table).len());
-        if room == 0 {
-            tokio::select! {
-                () = shared.room.notified() => {}
-                () = shared.closing.cancelled() => {}
-            }
-            return Ok(());
-        }
-        // What the server told before this take says nothing about the time after it.
-        let _ = shared.bell.notified().now_or_never();
-        self.call =
-            Some(take(Arc::clone(shared), self.order.clone(), self.fair, self.next, max.min(room)).boxed());
         Ok(())
+    }
+
+    async fn begin_take(&mut self, shared: &Arc<Shared>, max: usize) {
+        match self.wish(shared, max) {
+            Some(wish) => self.call = Some(take(wish).boxed()),
+            None => await_room(shared).await,
+        }
+    }
+
+    async fn rest(&mut self, shared: &Arc<Shared>, rest: Rest, max: usize) {
+        if rest.gate.is_some() {
+            match self.wish(shared, max) {
+                Some(wish) => self.call = Some(wait(wish, rest).boxed()),
+                None => await_room(shared).await,
+            }
+            return;
+        }
+        tokio::select! {
+            () = shared.bell.notified() => {}
+            () = sleep_until(rest.until) => {}
+            () = shared.closing.cancelled() => {}
+        }
+        self.next = Next::Take;
+    }
+
+    /// `None`: there is no room for more.
+    fn wish(&self, shared: &Arc<Shared>, max: usize) -> Option<Wish> {
+        let room = shared.unsettled_max.saturating_sub(locked(&shared.table).len());
+        (room > 0).then(|| Wish {
+            shared: Arc::clone(shared),
+            order: self.order.clone(),
+            fair: self.fair,
+            first: self.number,
+            max: max.min(room),
+        })
     }
 
     /// Waits for what is under way, so that nothing is held that nobody knows of. What fails is left to the lease.
@@ -136,16 +166,26 @@ impl Pump {
         let came = call.await;
         self.call = None;
         match came? {
-            Came::Taken(Taken::Some(elements)) => self.accept(shared, elements),
-            Came::Taken(Taken::Nothing(due)) => {
-                let longest = if shared.is_told { TICK } else { poll_interval(shared) };
-                self.rest = Some(Instant::now() + due.unwrap_or(longest).clamp(WAIT_MIN, longest));
+            Came::Taken(elements, wanted) => {
+                self.next = if elements.len() < wanted { Next::Look } else { Next::Take };
+                self.accept(shared, elements);
             }
+            Came::Waited(elements, wanted, wait) => {
+                if !wait.is_allowed {
+                    self.refused = Some(Instant::now() + REFUSED);
+                }
+                // Without a word of the server's all other lists are as they were, and are watched still.
+                let goes_on = !wait.rang && wait.is_allowed && Instant::now() < wait.rest.until;
+                let goes_on = goes_on && elements.len() < wanted;
+                self.next = if goes_on { Next::Rest(wait.rest) } else { Next::Look };
+                self.accept(shared, elements);
+            }
+            Came::Looked(outlook, gate) => self.next = after(shared, outlook, gate),
             Came::Buried => {
                 let mut table = locked(&shared.table);
                 self.malformed.drain(..).for_each(|(receipt, _)| table.remove(receipt));
             }
-            Came::Taken(Taken::Lost) | Came::Lost => return Err(shared.lose()),
+            Came::Lost => return Err(shared.lose()),
         }
         Ok(())
     }
@@ -154,8 +194,8 @@ impl Pump {
         let mut served = Vec::new();
         let mut table = locked(&shared.table);
         for element in elements {
-            let receipt = self.next;
-            self.next += 1;
+            let receipt = self.number;
+            self.number += 1;
             if served.last() != Some(&element.queue) {
                 served.push(element.queue);
             }
@@ -176,6 +216,7 @@ impl Pump {
             }
         }
         drop(table);
+        self.last = served.last().copied().unwrap_or(self.last);
         if self.fair {
             for queue in served {
                 self.order.retain(|place| *place != queue);
@@ -187,16 +228,48 @@ impl Pump {
 
 impl fmt::Debug for Pump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pump").field("order", &self.order).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Pump")
+            .field("order", &self.order)
+            .field("number", &self.number)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
-/// Has the server tell when one of the keys changes that a take has read. False where it does not do that.
+async fn await_room(shared: &Shared) {
+    tokio::select! {
+        () = shared.room.notified() => {}
+        () = shared.closing.cancelled() => {}
+    }
+}
+
+fn after(shared: &Shared, outlook: Outlook, gate: Option<usize>) -> Next {
+    let longest = if shared.is_told { TICK } else { poll_interval(shared) };
+    let wait = match outlook {
+        Outlook::Ready => return Next::Take,
+        Outlook::Due(wait) => wait.clamp(WAIT_MIN, longest),
+        Outlook::Nothing => longest,
+    };
+    Next::Rest(Rest { until: Instant::now() + wait, gate })
+}
+
+/// Whether a wait at a gate can be ended, as it must be when something comes elsewhere: without the right to that the server
+/// tells of all lists, which is one trip slower.
+pub(super) async fn may_end_waits(inner: &Inner, wire: &Wire) -> Result<bool, Error> {
+    match inner.commands.command("end a wait", &unblock(wire)).await {
+        Ok(_) => Ok(wire.greeting.id != 0),
+        Err(Error::Unreachable { url, source }) => Err(Error::Unreachable { url, source }),
+        Err(error) => {
+            tracing::debug!(%error, "not waiting at lists");
+            Ok(false)
+        }
+    }
+}
+
+/// Has the server tell when one of the keys changes that a look has read. False where it does not do that.
 pub(super) async fn ask_to_be_told(wire: &Wire) -> Result<bool, Error> {
-    let mut cmd = redis::cmd("CLIENT");
-    cmd.arg("TRACKING").arg("ON").arg("NOLOOP");
-    match wire.command("be told of messages", &cmd).await {
-        Ok(_) => Ok(true),
+    match wire.track("be told of messages").await {
+        Ok(()) => Ok(true),
         Err(Error::Unreachable { url, source }) => Err(Error::Unreachable { url, source }),
         Err(error) => {
             tracing::warn!(%error, "the server does not tell of new messages: asking it again and again, which is slower");
@@ -207,52 +280,4 @@ pub(super) async fn ask_to_be_told(wire: &Wire) -> Result<bool, Error> {
 
 fn poll_interval(shared: &Shared) -> Duration {
     shared.inner.options.transport.polling_interval.unwrap_or(POLL).max(WAIT_MIN)
-}
-
-async fn take(
-    shared: Arc<Shared>,
-    order: Vec<usize>,
-    fair: bool,
-    first: u64,
-    max: usize,
-) -> Result<Came, Error> {
-    let take = Take {
-        keys: &shared.inner.broker.keys,
-        sources: &shared.sources,
-        consumer: &shared.id,
-        order: &order,
-        fair,
-        first,
-        max,
-        lease_ms: lease_ms(&shared.inner),
-    };
-    // A connection that died without a word is found out long before its answer would be too late.
-    let taken = shared.inner.commands.watched(&shared.wire, take.call(&shared.wire)).await?;
-    Ok(Came::Taken(taken))
-}
-
-/// Puts what is no message where somebody can look at it.
-async fn bury(shared: Arc<Shared>, malformed: Vec<(u64, Malformed)>) -> Result<Came, Error> {
-    let now = Timestamp::from_system(SystemTime::now());
-    let ended: Vec<Ended> = {
-        let table = locked(&shared.table);
-        let end = |(receipt, why): &(u64, Malformed)| {
-            let held = table.get(*receipt)?;
-            let reason = Reason {
-                kind: "undecodable".to_owned(),
-                detail: why.to_string(),
-                worker: shared.name.clone(),
-                at: now,
-            };
-            tracing::warn!(error = %why, "a list element is no message: it is among the dead letters now");
-            Some(Ended {
-                tag: held.tag.clone(),
-                number: *receipt,
-                act: shared.act(held, &Disposition::DeadLetter(reason), now),
-            })
-        };
-        malformed.iter().filter_map(end).collect()
-    };
-    let settled = settle(&shared.inner, &shared.id, &ended).await?;
-    Ok(settled.map_or(Came::Lost, |_| Came::Buried))
 }

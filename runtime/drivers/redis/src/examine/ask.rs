@@ -101,9 +101,11 @@ async fn clock_ahead(wire: &Wire) -> Result<f64, Error> {
 }
 
 async fn can_track(wire: &Wire) -> Result<bool, Error> {
-    let mut on = redis::cmd("CLIENT");
-    on.arg("TRACKING").arg("ON").arg("NOLOOP");
-    Ok(told(wire, on).await?.is_some())
+    match wire.track(ACT).await {
+        Ok(()) => Ok(true),
+        Err(Error::Refused { .. } | Error::Act { .. }) if !wire.is_broken() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn keys_in_use(inner: &Inner, wire: &Wire) -> Result<Vec<KeyInUse>, Error> {

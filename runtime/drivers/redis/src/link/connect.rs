@@ -163,6 +163,9 @@ async fn greet(
 fn read_greeting(hello: &Value) -> Greeting {
     let mut greeting = Greeting::default();
     for (key, value) in hello.as_map_iter().into_iter().flatten() {
+        if let (Some("id"), Value::Int(id)) = (text(key), value) {
+            greeting.id = *id;
+        }
         let (Some(key), Some(value)) = (text(key), text(value)) else { continue };
         match key {
             "version" => greeting.version = value.to_owned(),

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -155,10 +156,15 @@ impl Link {
         }
     }
 
+    /// How long the server may keep us waiting on purpose, so that nobody becomes suspicious.
+    pub(crate) fn wait_max(&self, wire: &Wire) -> Duration {
+        suspicion(wire) / 2
+    }
+
     /// When nothing comes for a while, a second connection tells a busy or paused server, which would not greet us, from a
     /// dead connection or a lost master: that is cut, so that whoever waits on it learns it long before its time is over.
     async fn suspect(&self, wire: &Wire) -> Infallible {
-        let suspicion = wire.patience() / SUSPICIONS;
+        let suspicion = suspicion(wire);
         loop {
             sleep(suspicion).await;
             if !wire.has_moved_within(suspicion) && self.inner.site.connect(None).await.is_ok() {
@@ -175,4 +181,8 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("site", &self.site).finish_non_exhaustive()
     }
+}
+
+fn suspicion(wire: &Wire) -> Duration {
+    wire.patience() / SUSPICIONS
 }

@@ -1,13 +1,13 @@
 -- Part of `take` and `renew`: moves delayed messages that are due to their lists.
 
--- Reads the queues: {delayed key, parked key, {{step, list key}, ...}} each. Their keys follow KEYS[keys]; ARGV[count] is
--- the number of steps, which follow it.
+-- Reads the queues: {delayed key, parked key, {{step, list key}, ...}, taking key} each. Their keys follow KEYS[keys];
+-- ARGV[count] is the number of steps, which follow it.
 local function queues_of(keys, count)
   local steps, queues = tonumber(ARGV[count]), {}
-  for base = keys, #KEYS - 1, 2 + steps do
+  for base = keys, #KEYS - 1, 3 + steps do
     local lists = {}
-    for nth = 1, steps do lists[nth] = { tonumber(ARGV[count + nth]), KEYS[base + 2 + nth] } end
-    queues[#queues + 1] = { KEYS[base + 1], KEYS[base + 2], lists }
+    for nth = 1, steps do lists[nth] = { tonumber(ARGV[count + nth]), KEYS[base + 3 + nth] } end
+    queues[#queues + 1] = { KEYS[base + 1], KEYS[base + 2], lists, KEYS[base + 3] }
   end
   return queues
 end
@@ -45,18 +45,4 @@ local function move_due(queues, now, most)
       end
     end
   end
-end
-
--- Milliseconds until the next delayed message is due; -1 when there is none. Reading it makes the server watch the key.
-local function next_due(queues, now)
-  local wait = -1
-  for _, queue in ipairs(queues) do
-    local first = redis.call('ZRANGE', queue[1], 0, 0, 'WITHSCORES')
-    if first[2] then
-      -- Rounded up: woken a moment too early it would not be due yet.
-      local left = math.max(0, math.ceil(tonumber(first[2]) - now))
-      if wait < 0 or left < wait then wait = left end
-    end
-  end
-  return wait
 end

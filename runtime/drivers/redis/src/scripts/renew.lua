@@ -1,7 +1,7 @@
 -- Keeps what a consumer holds ours: its lease, and the scores by which kombu's workers tell what was left behind. Also
 -- moves what is due, so that other workers on these queues get it while this one has its hands full.
 --
--- KEYS  1 consumers  2 held  3 unacked_index, then for each queue: delayed, parked, a list for each step
+-- KEYS  1 consumers  2 held  3 unacked_index, then for each queue: delayed, parked, taking, a list for each step
 -- ARGV  1 consumer  2 lease in milliseconds  3 time to live of both in milliseconds  4 most delayed messages to move
 --       5 cursor of the scores to refresh  6 about how many of them
 --       7 number of steps, and then the steps

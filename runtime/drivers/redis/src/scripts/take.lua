@@ -2,16 +2,24 @@
 -- so that no crash can lose a message between its list and `unacked`.
 --
 -- KEYS  1 consumers  2 held  3 unacked  4 unacked_index
---       then for each queue, the first to be served first: delayed, parked, a list for each step
+--       then for each queue, the first to be served first: delayed, parked, taking, a list for each step
 -- ARGV  1 consumer  2 how many messages it has taken before  3 most messages  4 most bytes
 --       5 most delayed messages to move  6 '1': queues share the room, '0': the first is emptied first
 --       7 time to live of `held` in milliseconds  8 lease in milliseconds  9 number of steps, and then the steps
 --       then for each queue what follows the envelope in `unacked`: , "", "celery"]
--- Answer  nil when the lease is lost; else { milliseconds until something is due or -1,
---         { place of the queue, step, tag, envelope, tag, envelope, ... }, ... }
+-- Answer  nil when the lease is lost; else { place of the queue, step, tag, envelope, tag, envelope, ... }, ...
 
+local queues = queues_of(4, 9)
 local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not lease or tonumber(lease) < 0 then return false end
+if not lease or tonumber(lease) < 0 then
+  -- What a blocking move took for us goes back to the head of its list, the newest first. A write that takes no memory
+  -- precedes it: after that the server lets a script go on when memory is full.
+  redis.call('ZREM', KEYS[1], '')
+  for _, queue in ipairs(queues) do
+    while redis.call('LMOVE', queue[4], queue[3][1][2], 'LEFT', 'RIGHT') do end
+  end
+  return false
+end
 -- A key of a wrong type must stop us before anything is popped.
 redis.call('HLEN', KEYS[3])
 redis.call('ZCARD', KEYS[4])
@@ -20,7 +28,6 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local most, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local steps = tonumber(ARGV[9])
-local queues = queues_of(4, 9)
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full. Draining must be possible.
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
@@ -32,12 +39,12 @@ move_due(queues, now, tonumber(ARGV[5]))
 local groups, taken, failure = {}, 0, nil
 
 -- Pops up to `want` messages. At first few and then more, so that large ones are noticed before they are too many.
-local function pop(nth, step, want)
-  local group, got, chunk = { nth - 1, queues[nth][3][step][1] }, 0, 1
+local function pop(nth, step, list, want, chunk)
+  local group, got = { nth - 1, step }, 0
   while got < want and bytes > 0 do
     local count = math.min(want - got, chunk)
     -- After the first pop no error may end the script.
-    local popped = redis.pcall('RPOP', queues[nth][3][step][2], count)
+    local popped = redis.pcall('RPOP', list, count)
     if not popped then break end
     if popped.err then failure = popped break end
     local size = 0
@@ -58,7 +65,18 @@ local function pop(nth, step, want)
   return got
 end
 
-for step = 1, steps do
+-- First what a blocking move took out of the first list, for us or for somebody who died of it.
+for nth, queue in ipairs(queues) do
+  -- One is all there is but for accidents: a few at once spare a second look.
+  if taken < most and bytes > 0 then pop(nth, queue[3][1][1], queue[4], most - taken, 4) end
+end
+-- Mostly a worker that waited gets one message: no list needs to be tried then.
+local lists = {}
+for _, queue in ipairs(queues) do
+  for _, list in ipairs(queue[3]) do lists[#lists + 1] = list[2] end
+end
+local last = redis.call('EXISTS', unpack(lists)) > 0 and steps or 0
+for step = 1, last do
   -- The queues that may have more in this step.
   local open = {}
   for nth = 1, #queues do open[nth] = nth end
@@ -68,7 +86,8 @@ for step = 1, steps do
     local still = {}
     for _, nth in ipairs(open) do
       local want = math.min(share, most - taken)
-      if want > 0 and pop(nth, step, want) == want then still[#still + 1] = nth end
+      local list = queues[nth][3][step]
+      if want > 0 and pop(nth, list[1], list[2], want, 1) == want then still[#still + 1] = nth end
     end
     open = still
   end
@@ -76,11 +95,7 @@ end
 
 if taken == 0 then
   if failure then return failure end
-  -- Reading the lists makes the server watch them and tell when something comes.
-  for _, queue in ipairs(queues) do
-    for _, list in ipairs(queue[3]) do redis.call('LLEN', list[2]) end
-  end
-  return { next_due(queues, now) }
+  return {}
 end
 
 -- kombu puts the tag last: a UUID, then `"}}`. Other producers need not.
@@ -144,7 +159,4 @@ for from = 1, #tags, 1000 do
   redis.call('SADD', KEYS[2], unpack(tags, from, math.min(from + 999, #tags)))
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
-
--- Whoever got something asks again before it waits.
-table.insert(groups, 1, 0)
 return groups

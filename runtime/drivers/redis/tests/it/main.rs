@@ -18,3 +18,4 @@ mod results;
 mod sending;
 mod taking;
 mod tls;
+mod waiting;
