@@ -97,16 +97,23 @@ impl Ledger {
                     list.truncate(list.len().saturating_sub(count));
                 }
             }
+            (b"LMOVE", [from, to, out, into]) => {
+                let from = self.lists.entry(from.clone()).or_default();
+                let moved = if out == b"LEFT" { from.pop_front() } else { from.pop_back() };
+                let to = self.lists.entry(to.clone()).or_default();
+                match (moved, into.as_slice()) {
+                    (Some(id), b"LEFT") => to.push_front(id),
+                    (Some(id), _) => to.push_back(id),
+                    (None, _) => {}
+                }
+            }
             (b"HSET", [_, fields @ ..]) => {
                 for pair in fields.chunks_exact(2) {
                     pair.last().and_then(|value| self.found(value));
                 }
             }
             (b"DEL" | b"UNLINK", keys) => keys.iter().for_each(|key| _ = self.lists.remove(key)),
-            (
-                b"RENAME" | b"LMOVE" | b"LPOP" | b"LREM" | b"LTRIM" | b"LSET" | b"LINSERT" | b"RPOPLPUSH",
-                _,
-            ) => {
+            (b"RENAME" | b"LPOP" | b"LREM" | b"LTRIM" | b"LSET" | b"LINSERT" | b"RPOPLPUSH", _) => {
                 anyhow::bail!("`{}` is no command that queues are served with", String::from_utf8_lossy(name))
             }
             _ => {}

@@ -63,6 +63,32 @@ async fn a_pop_with_a_count_is_ours_and_never_excused() {
     assert_eq!(lost.into_iter().collect::<Vec<_>>(), ["three"]);
 }
 
+#[tokio::test]
+async fn a_moved_message_is_followed() {
+    let server = server();
+    let mut redis = redis(&server).await;
+    for id in ["one", "two", "three"] {
+        let () = redis.lpush("celery", message(id)).await.unwrap();
+    }
+    // There and back again: its list is as it was but for the order of the last two.
+    for (from, to, out, into) in [
+        ("celery", "taking", "RIGHT", "LEFT"),
+        ("celery", "taking", "LEFT", "RIGHT"),
+        ("taking", "celery", "LEFT", "RIGHT"),
+    ] {
+        let mut cmd = ::redis::cmd("BLMOVE");
+        let _: String =
+            cmd.arg(from).arg(to).arg(out).arg(into).arg(1).query_async(&mut redis).await.unwrap();
+    }
+    // Of `two`, `one` the one on the right, and then what was left in between.
+    let _: (String, String) = redis.brpop("celery", 1.0).await.unwrap();
+    let lost = dropped_by_kombu(server.directory()).unwrap();
+    assert_eq!(lost.into_iter().collect::<Vec<_>>(), ["one"]);
+    let _: (String, String) = redis.brpop("taking", 1.0).await.unwrap();
+    let lost = dropped_by_kombu(server.directory()).unwrap();
+    assert_eq!(lost.into_iter().collect::<Vec<_>>(), ["one", "three"]);
+}
+
 #[test]
 fn a_command_that_a_kill_has_cut_is_the_end() {
     let push =
