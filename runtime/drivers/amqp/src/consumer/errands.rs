@@ -6,8 +6,9 @@ use rwork_broker::Error;
 use rwork_protocol::Timestamp;
 
 use super::arrive::Errands;
+use super::bring::{Which, bring};
 use super::table::Place;
-use super::{Ends, Shared, shelter};
+use super::{Ends, Shared};
 use crate::broker::locked;
 use crate::declare::short;
 use crate::delayed;
@@ -28,7 +29,7 @@ pub(super) fn run(shared: &Arc<Shared>, errands: Errands) {
     if !recount.is_empty() {
         let shared = Arc::clone(shared);
         shared.errands.clone().spawn(async move {
-            if let Err(error) = shelter::bring(&shared, recount).await {
+            if let Err(error) = bring(&shared, recount, Which::Unhanded).await {
                 shared.fail(&error);
             }
         });
