@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// Held for some moves.
     pub(crate) table: Mutex<Table>,
     shelters: Shelters,
+    /// Held for one move.
+    uncounted: Mutex<bring::Uncounted>,
     /// Rung when there is something new that is not on a channel.
     pub(crate) bell: Notify,
     /// Takes nothing any more.
@@ -98,6 +100,7 @@ impl AmqpConsumer {
             wire,
             shelters: Shelters::new(lanes.len()),
             lanes,
+            uncounted: Mutex::default(),
             unsettled_max,
             granting: tokio::sync::Mutex::default(),
             table: Mutex::default(),
@@ -178,7 +181,8 @@ impl Shared {
     }
 
     fn budget(&self) -> Budget {
-        Budget { limit: self.unsettled_max, elsewhere: self.shelters.held(), may_shed: true }
+        let elsewhere = self.shelters.held() + self.shelters.kept();
+        Budget { limit: self.unsettled_max, elsewhere, may_shed: true }
     }
 
     pub(crate) fn lane(&self, place: usize) -> Option<&Lane> {

@@ -6,7 +6,7 @@ use rwork_broker::Error;
 use rwork_protocol::Timestamp;
 
 use super::arrive::Errands;
-use super::bring::{Which, bring};
+use super::bring::bring_uncounted;
 use super::table::Place;
 use super::{Ends, Shared};
 use crate::broker::locked;
@@ -26,10 +26,16 @@ pub(super) fn run(shared: &Arc<Shared>, errands: Errands) {
             }
         });
     }
-    if !recount.is_empty() {
+    if recount.is_empty() {
+        return;
+    }
+    // Whoever waits for a place must know of these, too.
+    let must_begin = locked(&shared.uncounted).add(recount);
+    shared.shelters.freed.notify_waiters();
+    if must_begin {
         let shared = Arc::clone(shared);
         shared.errands.clone().spawn(async move {
-            if let Err(error) = bring(&shared, recount, Which::Unhanded).await {
+            if let Err(error) = bring_uncounted(&shared).await {
                 shared.fail(&error);
             }
         });

@@ -8,8 +8,8 @@
 //! The shelter's messages live no time at all: one that we do not hold, because we died, goes to the queue it came from
 //! at once, by the server's own doing.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::arrive::fingerprint;
-use super::bring::{Which, bring, give_back};
+use super::bring::{bring_handed, give_back};
 use super::lane::Lane;
 use super::table::{Place, Stage};
 use super::{Ends, Shared};
@@ -49,6 +49,8 @@ pub(super) struct Shelters {
     making: tokio::sync::Mutex<()>,
     /// Copies that have not arrived, by receipt, and of which queue they are. Held for one look.
     under_way: Mutex<HashMap<u64, usize>>,
+    /// Somebody waits for a place.
+    is_wanted: AtomicBool,
     /// Rung when a place may be free.
     pub(super) freed: Notify,
 }
@@ -67,6 +69,7 @@ impl Shelters {
             made: (0..count).map(|_| Mutex::default()).collect(),
             making: tokio::sync::Mutex::default(),
             under_way: Mutex::default(),
+            is_wanted: AtomicBool::new(false),
             freed: Notify::new(),
         }
     }
@@ -78,17 +81,27 @@ impl Shelters {
         arrived + locked(&self.under_way).len()
     }
 
+    /// One place is kept for whoever waits, or not any more.
+    pub(super) fn want(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+    }
+
+    /// How many places are not to be given away.
+    pub(super) fn kept(&self) -> usize {
+        usize::from(self.is_wanted.load(Ordering::Relaxed))
+    }
+
     pub(super) fn is_any_under_way(&self) -> bool {
         !locked(&self.under_way).is_empty()
     }
 
     /// Copies of these are published now.
-    pub(super) fn begin(&self, place: usize, receipts: &[u64]) {
+    pub(super) fn begin(&self, place: usize, receipts: &BTreeSet<u64>) {
         locked(&self.under_way).extend(receipts.iter().map(|receipt| (*receipt, place)));
     }
 
     /// They were not, or are of no use.
-    pub(super) fn abandon(&self, receipts: &[u64]) {
+    pub(super) fn abandon<'a>(&self, receipts: impl IntoIterator<Item = &'a u64>) {
         let mut under_way = locked(&self.under_way);
         for receipt in receipts {
             under_way.remove(receipt);
@@ -202,7 +215,7 @@ async fn follow(shared: Weak<Shared>, shelter: Weak<Shelter>, mut stream: lapin:
             None => shelter.ack(tag),
         }
         // Both were counted until now, and one of them is settled.
-        shared.shelters.abandon(marks.held.as_slice());
+        shared.shelters.abandon(&marks.held);
         shared.bell.notify_one();
     }
 }
@@ -289,7 +302,7 @@ async fn look(shared: &Arc<Shared>, patience: Duration) -> Result<(), Error> {
         return Ok(());
     }
     tracing::debug!(count = old.len(), "holding on to messages beyond the server's `consumer_timeout`");
-    let brought = bring(shared, old.clone(), Which::Handed).await;
+    let brought = bring_handed(shared, old.clone()).await;
     if brought.is_err() {
         let mut table = locked(&shared.table);
         old.iter().for_each(|receipt| table.abandon_move(*receipt));
