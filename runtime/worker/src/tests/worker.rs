@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rwork_protocol::State;
 
+use crate::BODIES_BYTES_MAX;
 use crate::sim::fixture::{Calm, refused};
 
 #[tokio::test(start_paused = true)]
@@ -47,6 +48,17 @@ async fn as_much_is_held_as_prefetch_allows_when_nothing_starts() {
     }
     world.until(|world| world.running_and_unstarted() == (1, 4)).await;
     assert!(world.record("long-0").is_none(), "the first one still runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_while_memory_is_full_and_everything_after_it() {
+    let world = Calm::start(1, |_| {});
+    let full = world.bodies.hold(BODIES_BYTES_MAX);
+    let all: Vec<_> = (0..20).map(|number| world.send("ok", &format!("ok-{number}"))).collect();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(all.iter().any(|serial| world.ended(*serial).is_none()), "more was taken than fits");
+    drop(full);
+    world.until(|world| all.iter().all(|serial| world.ended(*serial) == Some("acked"))).await;
 }
 
 #[tokio::test(start_paused = true)]
