@@ -77,7 +77,8 @@ pub struct Consume {
     pub queues: Vec<QueueName>,
     /// Node name, for leases, logs and dead letters; two consumers of one name never share a lease.
     pub name: String,
-    /// The most that will ever be held unsettled at once: an upper bound for brokers that must be told at start.
+    /// The most that may ever be held unsettled at once, of all queues together, as the broker sees it: what was sent ahead
+    /// and what is moved by the driver count as well. Not less than one of each queue.
     pub unsettled_max: usize,
 }
 

@@ -119,9 +119,12 @@ impl WorkerConfig {
         self.max_in_flight.saturating_add(self.settle_batch_max.saturating_mul(2))
     }
 
-    /// What a broker must expect this worker to hold at most.
+    /// What a broker ever sees unacked of this worker: what is unstarted and what runs, and in their places what is done
+    /// and not acked yet. A worker that waits for its acks holds as many unstarted messages less, so that the places of
+    /// two batches, of which one gathers while the other commits, are enough for neither side to wait for the other.
+    /// One for each queue at least, without which a broker would not serve it.
     pub(crate) fn unsettled_max(&self) -> usize {
-        self.uncommitted_max().saturating_add(self.prefetch_max.saturating_mul(2))
+        self.prefetch_max.saturating_add(self.max_in_flight).max(self.queues.len())
     }
 
     /// Checks the numbers once, so that nothing later must.

@@ -59,6 +59,10 @@ pub(crate) struct Pipe<E: Executor> {
     session_since: Instant,
     keeper: JoinSet<()>,
     receiving: Option<BoxFuture<'static, Result<Vec<Arrived>, Lost>>>,
+    /// Nothing more is taken until a body has gone from memory.
+    awaits_room: bool,
+    /// Nothing starts, so that the store is filled to the last place.
+    fills_up: bool,
     // intake
     pending: VecDeque<Accepted<E>>,
     /// By due time, then by arrival.
@@ -105,6 +109,8 @@ impl<E: Executor> Pipe<E> {
             session_since: Instant::now(),
             keeper: JoinSet::new(),
             receiving: None,
+            awaits_room: false,
+            fills_up: false,
             pending: VecDeque::new(),
             waiting: BTreeMap::new(),
             ended: VecDeque::new(),
@@ -160,7 +166,7 @@ impl<E: Executor> Pipe<E> {
     /// Every future that is not stored in `self` is cancel safe.
     async fn next_event(&mut self, stop: impl Future<Output = ()>) -> Event<E> {
         let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
-        let stall = self.hogs().then(|| self.last_start + STALLED);
+        let stall = (self.hogs() || self.lacks()).then(|| self.last_start + STALLED);
         let lost = self.session.clone();
         tokio::select! {
             biased;
@@ -172,7 +178,7 @@ impl<E: Executor> Pipe<E> {
             permit = stored(&mut self.reserving) => Event::Reserved(permit),
             slot = stored(&mut self.admitting) => Event::Admitted(slot),
             () = at(due) => Event::Due,
-            () = self.parts.shared.bodies.one_gone() => Event::Room,
+            () = self.parts.shared.bodies.one_gone(), if self.awaits_room => Event::Room,
             () = at(stall) => Event::Stalled,
         }
     }
@@ -196,7 +202,8 @@ impl<E: Executor> Pipe<E> {
             Event::Reserved(permit) => self.permit = Some(permit.ok_or(Error::Settler)?),
             Event::Admitted(slot) => self.slot = Some(slot),
             Event::Due => self.wake_due(),
-            Event::Stalled => self.share(),
+            Event::Stalled if self.hogs() => self.share(),
+            Event::Stalled => self.fills_up = true,
         }
         Ok(())
     }
@@ -253,18 +260,24 @@ impl<E: Executor> Pipe<E> {
     }
 
     fn receive(&mut self) {
+        self.awaits_room = false;
         let Some(session) = &self.session else { return };
         // What intake has ended must be handed over first: it waits for room, and so does the broker then.
         if self.receiving.is_some()
             || !self.ended.is_empty()
             || self.waiting.len() >= crate::config::WAITING_MAX
-            || self.parts.shared.bodies.is_full()
         {
             return;
         }
         let shared = &self.parts.shared;
-        let room = room(self.pending.len(), prefetch_for(self.mean.get(), &shared.config));
-        if room > 0 {
+        // Looked at once: a body that goes between this look and the waiting has left its notice.
+        self.awaits_room = shared.bodies.is_full();
+        let prefetch = prefetch_for(self.mean.get(), &shared.config);
+        let room = match self.fills_up {
+            true => prefetch.saturating_sub(self.pending.len()),
+            false => room(self.pending.len(), prefetch),
+        };
+        if room > 0 && !self.awaits_room {
             self.receiving = Some(intake::receive(Arc::clone(shared), Arc::clone(session), room).boxed());
         }
     }
@@ -342,6 +355,14 @@ impl<E: Executor> Pipe<E> {
         self.pending.len() > prefetch_for(Some(STALLED), &self.parts.shared.config)
     }
 
+    /// Whether fewer are held unstarted than were agreed on, though there is no hurry to start them.
+    fn lacks(&self) -> bool {
+        let is_asking = self.receiving.is_some() || self.fills_up;
+        !is_asking
+            && !self.pending.is_empty()
+            && self.pending.len() < prefetch_for(self.mean.get(), &self.parts.shared.config)
+    }
+
     /// Tasks have become long: what was taken in the hope of short ones goes back, for other workers to run.
     fn share(&mut self) {
         self.mean = MeanDuration::of(STALLED);
@@ -362,6 +383,7 @@ impl<E: Executor> Pipe<E> {
             return drop(permit.send(intake::expired(&accepted.request, accepted.held)));
         }
         self.last_start = Instant::now();
+        self.fills_up = false;
         let number = self.number();
         let stop = Stop::default();
         let session = accepted.request.session.clone();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
 use crate::error::Error;
@@ -47,6 +48,7 @@ pub struct WorkerParts<E> {
 /// A worker that has not been started.
 pub struct Worker<E> {
     parts: WorkerParts<E>,
+    pub(crate) bodies: Arc<Bodies>,
     #[cfg(test)]
     pub(crate) mistake: Option<crate::sim::Mistake>,
 }
@@ -66,6 +68,7 @@ impl<E: Executor> Worker<E> {
         parts.config.check()?;
         Ok(Self {
             parts,
+            bodies: Arc::default(),
             #[cfg(test)]
             mistake: None,
         })
@@ -83,7 +86,7 @@ impl<E: Executor> Worker<E> {
         let capacity = self.parts.config.uncommitted_max();
         let (settler, inbox) = mpsc::channel(capacity);
         let shared = Arc::new(Shared {
-            bodies: Arc::default(),
+            bodies: self.bodies,
             broker: self.parts.broker,
             backend: self.parts.backend,
             clock: self.parts.clock,

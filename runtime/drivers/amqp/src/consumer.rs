@@ -4,6 +4,8 @@
 //! The consumer ends with its connection; a channel that the server closes costs what was held of one queue.
 
 mod arrive;
+mod bring;
+mod credit;
 mod errands;
 mod keep;
 mod lane;
@@ -30,6 +32,7 @@ use crate::handle::Inner;
 use crate::link::Wire;
 use crate::settle;
 pub(crate) use arrive::fingerprint;
+use credit::{Account, Budget};
 pub(crate) use lane::{Ends, Lane};
 use pump::Pump;
 use shelter::Shelters;
@@ -53,10 +56,15 @@ pub(crate) struct Shared {
     /// The connection: nothing outlives it.
     wire: Arc<Wire>,
     pub(crate) lanes: Vec<Lane>,
+    /// What the server may see unacked at most, wherever it is.
     unsettled_max: usize,
+    /// Held while credit is given out, or kept for what goes to the shelter.
+    granting: tokio::sync::Mutex<()>,
     /// Held for some moves.
     pub(crate) table: Mutex<Table>,
     shelters: Shelters,
+    /// Held for one move.
+    uncounted: Mutex<bring::Uncounted>,
     /// Rung when there is something new that is not on a channel.
     pub(crate) bell: Notify,
     /// Takes nothing any more.
@@ -78,12 +86,12 @@ impl AmqpConsumer {
         let mut queues = options.queues;
         let mut seen = std::collections::HashSet::new();
         queues.retain(|queue| seen.insert(queue.clone()));
-        let unsettled_max = options.unsettled_max.max(1);
-        let shares = shares(unsettled_max, queues.len());
+        // One of each queue at least, or the server would never send anything of some.
+        let unsettled_max = options.unsettled_max.max(queues.len()).max(1);
         let mut lanes = Vec::with_capacity(queues.len());
-        for (queue, share) in queues.into_iter().zip(shares) {
+        for queue in queues {
             let kind = inner.broker.declare(inner, &inner.consuming, &queue).await?;
-            lanes.push(Lane::new(queue, share, kind, wire.channel().await?));
+            lanes.push(Lane::new(queue, kind, wire.channel().await?));
         }
         let shared = Arc::new(Shared {
             inner: Arc::clone(inner),
@@ -92,7 +100,9 @@ impl AmqpConsumer {
             wire,
             shelters: Shelters::new(lanes.len()),
             lanes,
+            uncounted: Mutex::default(),
             unsettled_max,
+            granting: tokio::sync::Mutex::default(),
             table: Mutex::default(),
             bell: Notify::new(),
             closing: CancellationToken::new(),
@@ -108,11 +118,6 @@ impl AmqpConsumer {
         shelter::watch(&consumer.shared);
         Ok(consumer)
     }
-}
-
-/// Parts of the whole, at least one for each queue.
-fn shares(whole: usize, queues: usize) -> impl Iterator<Item = usize> {
-    (0..queues).map(move |place| (whole / queues + usize::from(place < whole % queues)).max(1))
 }
 
 impl Shared {
@@ -168,6 +173,16 @@ impl Shared {
 
     fn gone(&self) -> Error {
         Error::Closed { name: self.name.clone() }
+    }
+
+    /// Of each queue, what the server may send.
+    fn accounts(&self) -> Vec<Account> {
+        self.lanes.iter().map(|lane| lane.locked().account()).collect()
+    }
+
+    fn budget(&self) -> Budget {
+        let elsewhere = self.shelters.held() + self.shelters.kept();
+        Budget { limit: self.unsettled_max, elsewhere, may_shed: true }
     }
 
     pub(crate) fn lane(&self, place: usize) -> Option<&Lane> {
@@ -228,20 +243,6 @@ impl Drop for AmqpConsumer {
         // Unless it was closed to the end.
         if !self.shared.gone.is_cancelled() {
             leave::abandon(&self.shared);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shares;
-
-    #[test]
-    fn queues_share_what_may_be_held() {
-        for (whole, queues, expected) in
-            [(4, 1, vec![4]), (10, 3, vec![4, 3, 3]), (1, 3, vec![1, 1, 1]), (7, 0, vec![])]
-        {
-            assert_eq!(shares(whole, queues).collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -46,6 +46,8 @@ struct Entry {
 #[derive(Debug)]
 struct Member {
     worker: u64,
+    /// What it may hold.
+    unsettled_max: usize,
     /// Delivery number to serial.
     held: BTreeMap<u64, u64>,
     /// Taken by a receive that has not returned.
@@ -203,8 +205,9 @@ impl State {
 
     /// Takes from the queue into the consumer's stash.
     fn take(&mut self, consumer: u64, max: usize) {
-        let Some(worker) = self.queue.consumers.get(&consumer).map(|member| member.worker) else { return };
-        for _ in 0..max {
+        let Some(member) = self.queue.consumers.get(&consumer) else { return };
+        let (worker, room) = (member.worker, member.unsettled_max.saturating_sub(member.held.len()));
+        for _ in 0..max.min(room) {
             let Some((_, serial)) = self.queue.ready.pop_first() else { return };
             let number = self.queue.number();
             let Some(entry) = self.queue.messages.get(&serial) else { continue };
@@ -335,7 +338,7 @@ impl Broker for ModelBroker {
         passage.leave().await
     }
 
-    async fn consume(&self, _: Consume) -> Result<Box<dyn Consumer>, Error> {
+    async fn consume(&self, options: Consume) -> Result<Box<dyn Consumer>, Error> {
         let passage = self.world.enter(self.worker, "consume").await?;
         if self.world.lock().queue.refuses {
             let (why, hint) = ("wrong password".to_owned(), "look at `broker_url`".to_owned());
@@ -347,6 +350,7 @@ impl Broker for ModelBroker {
             let lease_until = state.queue.capabilities.lease.map(|lease| Instant::now() + lease);
             let member = Member {
                 worker: self.worker,
+                unsettled_max: options.unsettled_max,
                 held: BTreeMap::new(),
                 stash: Vec::new(),
                 lease_until,

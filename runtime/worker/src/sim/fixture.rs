@@ -14,6 +14,7 @@ use super::executor::{ModelExecutor, ModelTask};
 use super::ledger::{End, Run};
 use super::tasks;
 use super::world::World;
+use crate::bodies::Bodies;
 use crate::commit::{Commit, Held};
 use crate::intake::Arrived;
 use crate::parts::Parts;
@@ -126,6 +127,8 @@ pub(crate) async fn refused() -> crate::Error {
 pub(crate) struct Calm {
     world: World,
     pub(crate) shutdown: Shutdown,
+    /// What it holds in memory.
+    pub(crate) bodies: Arc<Bodies>,
     worker: JoinSet<Summary>,
     _time: JoinSet<()>,
 }
@@ -136,11 +139,11 @@ impl Calm {
         let mut time = JoinSet::new();
         time.spawn(world.clone().pass_time());
         let model = Worker::new(parts(&world, slots, change)).unwrap();
-        let shutdown = Shutdown::new();
+        let (shutdown, bodies) = (Shutdown::new(), Arc::clone(&model.bodies));
         let mut worker = JoinSet::new();
         let run = model.run(shutdown.clone());
         worker.spawn(async move { run.await.unwrap() });
-        Self { world, shutdown, worker, _time: time }
+        Self { world, shutdown, bodies, worker, _time: time }
     }
 
     /// Sends a task under this id.

@@ -212,6 +212,7 @@ fn parts(world: &World, worker: u64, rng: &mut fastrand::Rng) -> WorkerParts<Mod
         concurrency: slots.min(2),
         max_in_flight: slots,
         prefetch_multiplier: rng.usize(1..5),
+        prefetch_max: rng.usize(1..30),
         settle_batch_max: rng.usize(1..16),
         drain_deadline: rng.bool().then(|| Duration::from_secs(rng.u64(0..20))),
         backoff: BackoffConfig::default(),

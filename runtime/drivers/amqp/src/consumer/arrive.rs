@@ -37,7 +37,7 @@ pub(super) fn accept(
     errands: &mut Errands,
 ) -> Option<Delivery> {
     let lane = shared.lanes.get(place)?;
-    let Arrival { tag, at, redelivered, properties, body } = arrival;
+    let Arrival { tag, at, redelivered, properties, body, .. } = arrival;
     let (properties, marks) = marks::read(properties);
     if marks.server_count.is_some() {
         state.kind = Kind::Quorum;

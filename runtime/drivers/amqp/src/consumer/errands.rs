@@ -6,8 +6,9 @@ use rwork_broker::Error;
 use rwork_protocol::Timestamp;
 
 use super::arrive::Errands;
+use super::bring::bring_uncounted;
 use super::table::Place;
-use super::{Ends, Shared, shelter};
+use super::{Ends, Shared};
 use crate::broker::locked;
 use crate::declare::short;
 use crate::delayed;
@@ -25,10 +26,16 @@ pub(super) fn run(shared: &Arc<Shared>, errands: Errands) {
             }
         });
     }
-    if !recount.is_empty() {
+    if recount.is_empty() {
+        return;
+    }
+    // Whoever waits for a place must know of these, too.
+    let must_begin = locked(&shared.uncounted).add(recount);
+    shared.shelters.freed.notify_waiters();
+    if must_begin {
         let shared = Arc::clone(shared);
         shared.errands.clone().spawn(async move {
-            if let Err(error) = shelter::bring(&shared, recount).await {
+            if let Err(error) = bring_uncounted(&shared).await {
                 shared.fail(&error);
             }
         });

@@ -11,10 +11,12 @@ use std::task::{Context, Poll, Waker};
 use futures_util::{FutureExt as _, Stream as _};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
 use rwork_protocol::QueueName;
 use tokio::time::Instant;
 
+use super::credit::Account;
 use crate::broker::locked;
 use crate::declare::Kind;
 
@@ -22,8 +24,6 @@ use crate::declare::Kind;
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) queue: QueueName,
-    /// The most that may be unsettled of it.
-    pub(crate) share: usize,
     /// Held for some moves.
     state: Mutex<State>,
 }
@@ -32,6 +32,8 @@ pub(crate) struct Lane {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) tag: u64,
+    /// The consumer by which it came.
+    stream: u32,
     pub(crate) at: Instant,
     pub(crate) redelivered: bool,
     pub(crate) properties: BasicProperties,
@@ -55,6 +57,21 @@ pub(crate) enum Need {
     Queue,
     /// It may send so many more.
     Credit(u16),
+    /// Credit that others need and this one has to spare: so much may stay.
+    Less(usize),
+}
+
+/// A consumer of the channel.
+#[derive(Debug)]
+struct Stream {
+    number: u32,
+    consumer: lapin::Consumer,
+    /// What the server may have sent by it and not had back.
+    credit: usize,
+    /// What it has sent, and is not settled.
+    held: usize,
+    /// We have asked the server to end it.
+    is_ending: bool,
 }
 
 #[derive(Debug)]
@@ -63,10 +80,10 @@ pub(crate) struct State {
     pub(crate) kind: Kind,
     /// Counts channels.
     incarnation: u32,
-    /// Each with credit of its own.
-    streams: Vec<lapin::Consumer>,
-    /// What the server may send, all consumers of the channel together.
-    credit: usize,
+    /// Oldest first.
+    streams: Vec<Stream>,
+    /// Counts consumers of all of the lane's channels.
+    streams_begun: u32,
     /// The server ended one of them.
     is_cancelled: bool,
     is_closed: bool,
@@ -74,8 +91,8 @@ pub(crate) struct State {
     inbox: BTreeMap<u64, Arrival>,
     /// The tag to be taken next.
     next: u64,
-    /// Taken, and not settled.
-    unsettled: BTreeSet<u64>,
+    /// Taken and not settled, with the consumer by which each came.
+    unsettled: BTreeMap<u64, u32>,
 }
 
 /// How deliveries of one lane end.
@@ -89,8 +106,8 @@ pub(crate) struct Ends {
 }
 
 impl Lane {
-    pub(crate) fn new(queue: QueueName, share: usize, kind: Kind, channel: Channel) -> Self {
-        Self { queue, share, state: Mutex::new(State::new(channel, kind, 0)) }
+    pub(crate) fn new(queue: QueueName, kind: Kind, channel: Channel) -> Self {
+        Self { queue, state: Mutex::new(State::new(channel, kind, 0, 0)) }
     }
 
     pub(crate) fn locked(&self) -> MutexGuard<'_, State> {
@@ -100,54 +117,80 @@ impl Lane {
     /// Goes on with another channel; nothing of the old one is ours any more.
     pub(crate) fn reopen(&self, channel: Channel, kind: Kind) {
         let mut state = self.locked();
-        *state = State::new(channel, kind, state.incarnation + 1);
+        *state = State::new(channel, kind, state.incarnation + 1, state.streams_begun);
     }
 }
 
 impl State {
-    fn new(channel: Channel, kind: Kind, incarnation: u32) -> Self {
+    fn new(channel: Channel, kind: Kind, incarnation: u32, streams_begun: u32) -> Self {
         Self {
             channel,
             kind,
             incarnation,
             streams: Vec::new(),
-            credit: 0,
+            streams_begun,
             is_cancelled: false,
             is_closed: false,
             inbox: BTreeMap::new(),
             next: 1,
-            unsettled: BTreeSet::new(),
+            unsettled: BTreeMap::new(),
         }
     }
 
-    /// What has to be done for `wanted` messages to be on their way.
-    pub(crate) fn need(&self, wanted: usize) -> Option<Need> {
+    /// What has to be mended for messages to be on their way at all.
+    pub(crate) fn need(&self) -> Option<Need> {
         if self.is_closed {
             return None;
         }
         if !self.channel.status().connected() {
             return Some(Need::Channel);
         }
-        if self.is_cancelled {
-            return Some(Need::Queue);
+        self.is_cancelled.then_some(Need::Queue)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    pub(crate) fn account(&self) -> Account {
+        let credit = self.streams.iter().map(|stream| stream.credit).sum();
+        let held_of_live: usize = self.streams.iter().map(|stream| stream.held).sum();
+        let held = self.inbox.len() + self.unsettled.len();
+        Account {
+            credit,
+            used: credit + held.saturating_sub(held_of_live),
+            held,
+            unsettled: self.unsettled.len(),
+            is_hungry: held > 0 && held_of_live >= credit,
+            consumers: self.streams.len(),
         }
-        let missing = wanted.saturating_sub(self.credit);
-        (missing > 0).then(|| Need::Credit(u16::try_from(missing).unwrap_or(u16::MAX)))
     }
 
-    pub(crate) fn credit(&self) -> usize {
-        self.credit
+    /// The server sends so many more by this consumer.
+    pub(crate) fn add(&mut self, consumer: lapin::Consumer, credit: u16) {
+        let (number, credit) = (self.streams_begun, usize::from(credit));
+        self.streams_begun += 1;
+        self.streams.push(Stream { number, consumer, credit, held: 0, is_ending: false });
     }
 
-    /// How many were taken and are not settled.
-    pub(crate) fn unsettled(&self) -> usize {
-        self.unsettled.len()
+    /// No two consumers of a channel may have the same.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.streams_begun
     }
 
-    /// The server sends so many more.
-    pub(crate) fn add(&mut self, stream: lapin::Consumer, credit: u16) {
-        self.streams.push(stream);
-        self.credit += usize::from(credit);
+    /// Consumers to be ended for no more credit than this to be left, the newest first.
+    pub(crate) fn shed(&mut self, left: usize) -> Vec<ShortString> {
+        let mut credit: usize = self.streams.iter().map(|stream| stream.credit).sum();
+        let mut tags = Vec::new();
+        for stream in self.streams.iter_mut().rev().take_while(|stream| !stream.is_ending) {
+            if credit <= left {
+                break;
+            }
+            credit -= stream.credit;
+            stream.is_ending = true;
+            tags.push(stream.consumer.tag());
+        }
+        tags
     }
 
     /// The queue is there again: begins anew on the same channel.
@@ -159,20 +202,20 @@ impl State {
     /// Takes in what has come. The task is woken when more comes.
     pub(crate) fn absorb(&mut self, context: &mut Context<'_>) {
         let now = Instant::now();
-        let Self { streams, inbox, is_cancelled, credit, .. } = self;
+        let Self { streams, inbox, is_cancelled, .. } = self;
         loop {
             let before = inbox.len();
             streams.retain_mut(|stream| {
                 loop {
-                    match Pin::new(&mut *stream).poll_next(context) {
+                    match Pin::new(&mut stream.consumer).poll_next(context) {
                         Poll::Pending => return true,
                         Poll::Ready(Some(Ok(delivery))) => {
-                            inbox.insert(delivery.delivery_tag, Arrival::new(delivery, now));
+                            stream.held += 1;
+                            inbox.insert(delivery.delivery_tag, Arrival::new(delivery, stream.number, now));
                         }
                         // The channel's error, or the consumer's end. The channel's state tells which.
                         Poll::Ready(Some(Err(_)) | None) => {
-                            *is_cancelled = true;
-                            *credit = 0;
+                            *is_cancelled |= !stream.is_ending;
                             return false;
                         }
                     }
@@ -193,7 +236,7 @@ impl State {
     /// The next message, which is then unsettled.
     pub(crate) fn take(&mut self) -> Option<Arrival> {
         let arrival = self.inbox.remove(&self.next)?;
-        self.unsettled.insert(self.next);
+        self.unsettled.insert(self.next, arrival.stream);
         self.next += 1;
         Some(arrival)
     }
@@ -220,28 +263,35 @@ impl State {
     /// Whether this delivery can still be settled.
     pub(crate) fn holds(&self, tag: Tag) -> bool {
         tag.channel == self.incarnation
-            && self.unsettled.contains(&tag.tag)
+            && self.unsettled.contains_key(&tag.tag)
             && self.channel.status().connected()
     }
 
     /// Writes how deliveries end, all at once; the server does not answer. What is not held any more is left out.
     pub(crate) fn end(&mut self, ends: &Ends) {
         let incarnation = self.incarnation;
-        let held = |tags: &[Tag], unsettled: &mut BTreeSet<u64>| -> BTreeSet<u64> {
-            let tags = tags.iter().filter(|tag| tag.channel == incarnation);
-            tags.filter(|tag| unsettled.remove(&tag.tag)).map(|tag| tag.tag).collect()
+        let Self { unsettled, streams, channel, .. } = self;
+        let mut held = |tags: &[Tag]| -> BTreeSet<u64> {
+            let mut ours = BTreeSet::new();
+            for tag in tags.iter().filter(|tag| tag.channel == incarnation) {
+                let Some(number) = unsettled.remove(&tag.tag) else { continue };
+                ours.insert(tag.tag);
+                if let Some(stream) = streams.iter_mut().find(|stream| stream.number == number) {
+                    stream.held -= 1;
+                }
+            }
+            ours
         };
-        let channel = &self.channel;
         // Before the acks, which may stand for everything before them.
-        for tag in held(&ends.requeues, &mut self.unsettled) {
+        for tag in held(&ends.requeues) {
             let requeue = BasicNackOptions { requeue: true, multiple: false };
             written(channel.basic_nack(tag, requeue).now_or_never());
         }
-        for tag in held(&ends.rejects, &mut self.unsettled) {
+        for tag in held(&ends.rejects) {
             written(channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never());
         }
-        let mut acks = held(&ends.acks, &mut self.unsettled);
-        let floor = self.unsettled.first().copied().unwrap_or(u64::MAX);
+        let mut acks = held(&ends.acks);
+        let floor = self.unsettled.first_key_value().map_or(u64::MAX, |(tag, _)| *tag);
         let single = acks.split_off(&floor);
         if let Some(last) = acks.last() {
             let multiple = acks.len() > 1;
@@ -255,14 +305,15 @@ impl State {
     /// Takes nothing any more; the consumers to be cancelled.
     pub(crate) fn close(&mut self) -> Vec<lapin::Consumer> {
         self.is_closed = true;
-        self.streams.clone()
+        self.streams.iter().map(|stream| stream.consumer.clone()).collect()
     }
 }
 
 impl Arrival {
-    fn new(delivery: Delivery, at: Instant) -> Self {
+    fn new(delivery: Delivery, stream: u32, at: Instant) -> Self {
         Self {
             tag: delivery.delivery_tag,
+            stream,
             at,
             redelivered: delivery.redelivered,
             properties: delivery.properties,

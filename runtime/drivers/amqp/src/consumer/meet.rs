@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use rwork_broker::Error;
 
-use super::Shared;
 use super::lane::{Lane, Need};
 use super::table::Place;
+use super::{Shared, credit};
 use crate::broker::locked;
 use crate::error::{explain, reply, reply_code};
 
@@ -18,7 +18,8 @@ pub(super) async fn meet(shared: Arc<Shared>, place: usize, need: Need) -> Resul
     match need {
         Need::Channel => reopen(&shared, place, lane).await,
         Need::Queue => recover(&shared, lane).await,
-        Need::Credit(count) => ask_for_more(&shared, lane, count).await,
+        Need::Credit(count) => ask_for_more(&shared, place, lane, count).await,
+        Need::Less(left) => ask_for_less(&shared, lane, left).await,
     }
 }
 
@@ -46,13 +47,20 @@ async fn recover(shared: &Shared, lane: &Lane) -> Result<(), Error> {
 }
 
 /// A consumer more, with this credit: that of those which are there can't be changed.
-async fn ask_for_more(shared: &Shared, lane: &Lane, count: u16) -> Result<(), Error> {
-    let (channel, credit) = {
+async fn ask_for_more(shared: &Shared, place: usize, lane: &Lane, count: u16) -> Result<(), Error> {
+    let _one_at_a_time = shared.granting.lock().await;
+    // Something may have gone to the shelter since it was decided.
+    let rest = credit::rest(&shared.accounts(), shared.budget(), place);
+    let count = count.min(u16::try_from(rest).unwrap_or(u16::MAX));
+    if count == 0 {
+        return Ok(());
+    }
+    let (channel, number) = {
         let state = lane.locked();
-        (state.channel.clone(), state.credit())
+        (state.channel.clone(), state.next_number())
     };
     let queue = ShortString::try_new(lane.queue.as_str()).unwrap_or_default();
-    let tag = ShortString::try_new(format!("{} {} {credit}", shared.name, shared.id)).unwrap_or_default();
+    let tag = ShortString::try_new(format!("{} {} {number}", shared.name, shared.id)).unwrap_or_default();
     let begun = async {
         channel.basic_qos(count, BasicQosOptions { global: false }).await?;
         channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
@@ -69,4 +77,21 @@ async fn ask_for_more(shared: &Shared, lane: &Lane, count: u16) -> Result<(), Er
         }
         Err(error) => Err(explain(&shared.wire.url, &format!("consume queue `{}`", lane.queue), error)),
     }
+}
+
+/// Consumers less. What they were sent is here when the server says that they are ended, and keeps its place.
+pub(super) async fn ask_for_less(shared: &Shared, lane: &Lane, left: usize) -> Result<(), Error> {
+    let (channel, tags) = {
+        let mut state = lane.locked();
+        (state.channel.clone(), state.shed(left))
+    };
+    for tag in tags {
+        if let Err(error) = channel.basic_cancel(tag, BasicCancelOptions::default()).await
+            && shared.wire.is_broken()
+        {
+            return Err(explain(&shared.wire.url, "consume less", error));
+        }
+    }
+    lane.locked().look();
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -14,9 +14,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::arrive::{self, Errands};
+use super::credit::{self, Budget};
 use super::lane::Need;
 use super::{errands, meet};
 use crate::broker::locked;
+
+/// Credit goes from one queue to another so often at most: it costs some round trips.
+const SHED_PAUSE: Duration = Duration::from_secs(1);
 
 /// One consumer's taking.
 #[derive(Default)]
@@ -25,6 +29,10 @@ pub(super) struct Pump {
     first: usize,
     /// What the server was asked for. It is kept when whoever began it goes away: the next one goes on with it.
     call: Option<BoxFuture<'static, Result<(), Error>>>,
+    /// When credit was last taken from a queue.
+    shed_at: Option<Instant>,
+    /// When it can be taken again, for one that waits for it.
+    shed_again: Option<Instant>,
 }
 
 impl Pump {
@@ -39,9 +47,33 @@ impl Pump {
                 self.call = None;
                 met?;
             }
-            let Some((place, need)) = need(shared, max) else { return Ok(()) };
+            let Some((place, need)) = self.need(shared, max) else { return Ok(()) };
             self.call = Some(meet::meet(Arc::clone(shared), place, need).boxed());
         }
+    }
+
+    /// The first lane that lacks something.
+    fn need(&mut self, shared: &Shared, max: usize) -> Option<(usize, Need)> {
+        let mut lanes = shared.lanes.iter().enumerate();
+        let broken = lanes.find_map(|(place, lane)| lane.locked().need().map(|need| (place, need)));
+        if broken.is_some() {
+            return broken;
+        }
+        if shared.lanes.iter().any(|lane| lane.locked().is_closed()) {
+            return None;
+        }
+        let (accounts, budget) = (shared.accounts(), shared.budget());
+        let next = credit::next(&accounts, budget, max);
+        self.shed_again = None;
+        let Some((_, Need::Less(_))) = next else { return next };
+        let now = Instant::now();
+        let again = self.shed_at.map_or(now, |at| at + SHED_PAUSE);
+        if again <= now {
+            self.shed_at = Some(now);
+            return next;
+        }
+        self.shed_again = Some(again);
+        credit::next(&accounts, Budget { may_shed: false, ..budget }, max)
     }
 
     /// What can be handed out now.
@@ -97,6 +129,7 @@ impl Pump {
             () = arrival(shared), if has_room => {}
             () = shared.bell.notified() => {}
             () = until(due) => {}
+            () = at(self.shed_again) => {}
             () = shared.closing.cancelled() => {}
             () = shared.wire.lost().cancelled() => {}
         }
@@ -112,18 +145,6 @@ impl Pump {
     }
 }
 
-/// The first lane that lacks something.
-fn need(shared: &Shared, max: usize) -> Option<(usize, Need)> {
-    shared.lanes.iter().enumerate().find_map(|(place, lane)| {
-        let state = lane.locked();
-        let wanted = (state.unsettled() + max).min(lane.share);
-        // A quarter more than before at least, so that little is not asked often; never more than was agreed on.
-        let more = state.credit() + state.credit() / 4;
-        let wanted = if wanted > state.credit() { wanted.max(more).min(lane.share) } else { wanted };
-        state.need(wanted).map(|need| (place, need))
-    })
-}
-
 /// Until something comes on any channel, or one of them needs something.
 async fn arrival(shared: &Shared) {
     poll_fn(|context| {
@@ -131,11 +152,18 @@ async fn arrival(shared: &Shared) {
         for lane in &shared.lanes {
             let mut state = lane.locked();
             state.absorb(context);
-            is_any |= state.is_ready() || state.need(0).is_some();
+            is_any |= state.is_ready() || state.need().is_some();
         }
         if is_any { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Until then by the clock on the wall; for ever where there is no time.

@@ -8,7 +8,8 @@
 //! The shelter's messages live no time at all: one that we do not hold, because we died, goes to the queue it came from
 //! at once, by the server's own doing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -17,17 +18,18 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use rwork_broker::Error;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::arrive::fingerprint;
+use super::bring::{bring_handed, give_back};
 use super::lane::Lane;
 use super::table::{Place, Stage};
 use super::{Ends, Shared};
 use crate::broker::locked;
 use crate::declare::Kind;
 use crate::error::explain;
-use crate::marks::{self, Copy};
-use crate::publish::{self, Parcel};
+use crate::marks;
 
 /// The server forgets a shelter that nobody has used for so long, in milliseconds. It needs none to send its messages back.
 const EXPIRES_MS: i64 = 600_000;
@@ -45,17 +47,72 @@ pub(super) struct Shelters {
     made: Vec<Mutex<Option<Arc<Shelter>>>>,
     /// Held while one is made, so that it is made once.
     making: tokio::sync::Mutex<()>,
+    /// Copies that have not arrived, by receipt, and of which queue they are. Held for one look.
+    under_way: Mutex<HashMap<u64, usize>>,
+    /// Somebody waits for a place.
+    is_wanted: AtomicBool,
+    /// Rung when a place may be free.
+    pub(super) freed: Notify,
 }
 
 #[derive(Debug)]
 pub(super) struct Shelter {
-    name: ShortString,
+    pub(super) name: ShortString,
     channel: Channel,
+    /// Copies that have arrived and are not settled.
+    held: AtomicUsize,
 }
 
 impl Shelters {
     pub(super) fn new(count: usize) -> Self {
-        Self { made: (0..count).map(|_| Mutex::default()).collect(), making: tokio::sync::Mutex::default() }
+        Self {
+            made: (0..count).map(|_| Mutex::default()).collect(),
+            making: tokio::sync::Mutex::default(),
+            under_way: Mutex::default(),
+            is_wanted: AtomicBool::new(false),
+            freed: Notify::new(),
+        }
+    }
+
+    /// Copies that the server has or will have unacked.
+    pub(super) fn held(&self) -> usize {
+        let open = self.all().into_iter().filter(|shelter| shelter.is_open());
+        let arrived: usize = open.map(|shelter| shelter.held.load(Ordering::Relaxed)).sum();
+        arrived + locked(&self.under_way).len()
+    }
+
+    /// One place is kept for whoever waits, or not any more.
+    pub(super) fn want(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+    }
+
+    /// How many places are not to be given away.
+    pub(super) fn kept(&self) -> usize {
+        usize::from(self.is_wanted.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_any_under_way(&self) -> bool {
+        !locked(&self.under_way).is_empty()
+    }
+
+    /// Copies of these are published now.
+    pub(super) fn begin(&self, place: usize, receipts: &BTreeSet<u64>) {
+        locked(&self.under_way).extend(receipts.iter().map(|receipt| (*receipt, place)));
+    }
+
+    /// They were not, or are of no use.
+    pub(super) fn abandon<'a>(&self, receipts: impl IntoIterator<Item = &'a u64>) {
+        let mut under_way = locked(&self.under_way);
+        for receipt in receipts {
+            under_way.remove(receipt);
+        }
+        drop(under_way);
+        self.freed.notify_waiters();
+    }
+
+    fn under_way_of(&self, place: usize) -> Vec<u64> {
+        let under_way = locked(&self.under_way);
+        under_way.iter().filter(|(_, of)| **of == place).map(|(receipt, _)| *receipt).collect()
     }
 
     /// The one of a queue, if it was made and its channel lives.
@@ -87,37 +144,12 @@ impl Shelter {
         {
             tracing::debug!(%error, "a copy could not be settled: it goes back to its queue");
         }
+        self.held.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Publishes copies of these to their shelters. They are ours there as soon as they arrive.
-pub(super) async fn bring(shared: &Arc<Shared>, receipts: Vec<u64>) -> Result<(), Error> {
-    for (place, lane) in shared.lanes.iter().enumerate() {
-        let of_lane = {
-            let table = locked(&shared.table);
-            let is_here = |receipt: &u64| table.get(*receipt).is_some_and(|held| held.lane == place);
-            receipts.iter().copied().filter(is_here).collect::<Vec<u64>>()
-        };
-        if of_lane.is_empty() {
-            continue;
-        }
-        let shelter = open(shared, place, lane).await?;
-        let parcels = {
-            let table = locked(&shared.table);
-            let parcel = |receipt: &u64| {
-                let held = table.get(*receipt)?;
-                let copy = Copy::of(&held.properties).past(held.delivery_count).held(*receipt);
-                Some(Parcel::to_queue(shelter.name.clone(), copy.build(), held.body.clone()))
-            };
-            of_lane.iter().filter_map(parcel).collect()
-        };
-        publish::send(&shared.inner, parcels).await?;
-    }
-    Ok(())
 }
 
 /// The shelter of a queue, made where it is missing.
-async fn open(shared: &Arc<Shared>, place: usize, lane: &Lane) -> Result<Arc<Shelter>, Error> {
+pub(super) async fn open(shared: &Arc<Shared>, place: usize, lane: &Lane) -> Result<Arc<Shelter>, Error> {
     let _one_at_a_time = shared.shelters.making.lock().await;
     if let Some(shelter) = shared.shelters.get(place) {
         return Ok(shelter);
@@ -132,13 +164,17 @@ async fn open(shared: &Arc<Shared>, place: usize, lane: &Lane) -> Result<Arc<She
     };
     let act = format!("hold messages of queue `{}`", lane.queue);
     let stream = begun.await.map_err(|error| explain(&shared.wire.url, &act, error))?;
-    let shelter = Arc::new(Shelter { name, channel });
+    let shelter = Arc::new(Shelter { name, channel, held: AtomicUsize::new(0) });
     let (keeper, sheltered) = (Arc::downgrade(shared), Arc::downgrade(&shelter));
     let gone = shared.gone.clone();
     shared.tasks.spawn(async move {
-        let read = follow(keeper, sheltered, stream);
+        let read = follow(keeper.clone(), sheltered, stream);
         tokio::select! {
-            () = read => {}
+            () = read => {
+                if let Some(shared) = keeper.upgrade() {
+                    lose(&shared, place);
+                }
+            }
             () = gone.cancelled() => {}
         }
     });
@@ -166,6 +202,7 @@ async fn follow(shared: Weak<Shared>, shelter: Weak<Shelter>, mut stream: lapin:
         let (Some(shared), Some(shelter)) = (shared.upgrade(), shelter.upgrade()) else { return };
         let tag = delivery.delivery_tag;
         let (_, marks) = marks::read(delivery.properties);
+        shelter.held.fetch_add(1, Ordering::Relaxed);
         let moved = marks.held.and_then(|receipt| locked(&shared.table).end_move(receipt, tag));
         match moved {
             Some((place, Place::Lane(tag))) => {
@@ -177,8 +214,22 @@ async fn follow(shared: Weak<Shared>, shelter: Weak<Shelter>, mut stream: lapin:
             // The original was settled while its copy was on the way.
             None => shelter.ack(tag),
         }
+        // Both were counted until now, and one of them is settled.
+        shared.shelters.abandon(&marks.held);
         shared.bell.notify_one();
     }
+}
+
+/// The shelter has ended: copies that were on their way to it went where they came from, and the originals are ours still.
+fn lose(shared: &Shared, place: usize) {
+    let lost = shared.shelters.under_way_of(place);
+    shared.shelters.abandon(&lost);
+    let mut table = locked(&shared.table);
+    let (untaken, taken): (Vec<u64>, Vec<u64>) =
+        lost.into_iter().partition(|receipt| table.is_awaiting_move(*receipt));
+    taken.into_iter().for_each(|receipt| table.abandon_move(receipt));
+    drop(table);
+    give_back(shared, &untaken);
 }
 
 impl Shared {
@@ -187,6 +238,7 @@ impl Shared {
         if let Some(shelter) = self.shelters.get(place).filter(|_| !tags.is_empty()) {
             tags.iter().for_each(|tag| shelter.ack(*tag));
         }
+        self.shelters.freed.notify_waiters();
     }
 
     /// Whether what is in the shelter can still be settled.
@@ -250,7 +302,7 @@ async fn look(shared: &Arc<Shared>, patience: Duration) -> Result<(), Error> {
         return Ok(());
     }
     tracing::debug!(count = old.len(), "holding on to messages beyond the server's `consumer_timeout`");
-    let brought = bring(shared, old.clone()).await;
+    let brought = bring_handed(shared, old.clone()).await;
     if brought.is_err() {
         let mut table = locked(&shared.table);
         old.iter().for_each(|receipt| table.abandon_move(*receipt));

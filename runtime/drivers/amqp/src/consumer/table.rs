@@ -162,6 +162,11 @@ impl Table {
         self.moving.contains_key(&receipt)
     }
 
+    /// Whether nobody has it before its copy is there.
+    pub(crate) fn is_awaiting_move(&self, receipt: u64) -> bool {
+        self.moving.get(&receipt).is_some_and(Option::is_some)
+    }
+
     /// It did not get there.
     pub(crate) fn abandon_move(&mut self, receipt: u64) {
         self.moving.remove(&receipt);

@@ -22,6 +22,7 @@ mod encrypted;
 mod entities;
 mod examining;
 mod held_back;
+mod limits;
 mod losses;
 mod outages;
 mod place;
