@@ -160,6 +160,9 @@ fn each_mistake_has_its_own_words() {
     assert_eq!(hints.len(), said.len(), "two of them have the same hint:\n{}", said.join("\n"));
     // What the server can't tell apart by its own rules: whether the user or the password was wrong.
     refused(&place, &server.url_of("guest", "secret", &vhost), "user");
+    // A whole list of those who keep silent has one deadline, which is the driver's own and looked at there.
+    let list = [by_proxy(&silent), by_proxy(&silent), by_proxy(&silent)].join(";");
+    refused(&place, &list, "not answered within 4 s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
