@@ -47,7 +47,7 @@ impl Amqp {
         let publishing = Link::new(Arc::clone(&site), "publishing");
         let consuming = Link::new(site, "consuming");
         publishing.wire().await?;
-        let url = options.redacted();
+        let url = options.servers()?;
         let (broker, replies) = (BrokerState::default(), Replies::default());
         Ok(Self { inner: Arc::new(Inner { options, url, publishing, consuming, broker, replies }) })
     }

@@ -140,6 +140,12 @@ impl Options {
         RedactedUrl::new(&self.url)
     }
 
+    /// Its servers for people, without the parameters: names of files are no news in an error of the server's.
+    pub(crate) fn servers(&self) -> Result<RedactedUrl, Error> {
+        let servers: Vec<String> = self.endpoints()?.iter().map(|server| server.url().to_string()).collect();
+        Ok(RedactedUrl::new(&servers.join(";")))
+    }
+
     /// The kind with which this queue is declared where it is missing.
     pub fn queue_type(&self, queue: &str) -> QueueType {
         if queue == self.default_queue { self.default_queue_type } else { self.missing_queue_type }

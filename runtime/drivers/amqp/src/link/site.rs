@@ -44,7 +44,7 @@ impl Site {
             name: options.connection_name.clone(),
         };
         Ok(Self {
-            url: options.redacted(),
+            url: options.servers()?,
             endpoints: options.endpoints()?,
             first: AtomicUsize::new(0),
             door,

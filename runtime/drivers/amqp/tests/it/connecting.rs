@@ -150,6 +150,22 @@ async fn a_list_is_tried_in_its_order_and_whoever_must_mend_something_is_told() 
 }
 
 #[tokio::test]
+async fn errors_name_the_servers_and_none_of_their_parameters() {
+    let server = RabbitServer::shared();
+    let (tls, plain) = (server.tls_url("one"), server.url("two"));
+    let vhost = server.fresh_vhost().await.unwrap();
+    let amqp = connect(&format!("{}?heartbeat=17;{tls};{plain}", server.url(&vhost))).await;
+    let route = Route { exchange: "nowhere".to_owned(), routing_key: "works".to_owned() };
+    let sent = amqp.publish(vec![Publish { route, message: Message::default(), not_before: None }]).await;
+    let line = shown(&sent.unwrap_err());
+    let (plain, tls) = (server.port(), server.tls_port());
+    let servers = format!(
+        "amqp://***@127.0.0.1:{plain}/{vhost};amqps://***@localhost:{tls}/one;amqp://***@127.0.0.1:{plain}/two: "
+    );
+    assert!(line.contains(&servers), "{line}");
+}
+
+#[tokio::test]
 async fn a_connection_that_the_server_closes_is_made_again() {
     let server = RabbitServer::shared();
     let vhost = server.fresh_vhost().await.unwrap();
