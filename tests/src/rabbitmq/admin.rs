@@ -41,7 +41,7 @@ impl Room {
     }
 
     fn set(self, is_enough: bool) -> String {
-        match self {
+        let set = match self {
             Self::Memory => {
                 let share = if is_enough { MEMORY } else { NO_MEMORY };
                 format!("vm_memory_monitor:set_vm_memory_high_watermark({share})")
@@ -50,7 +50,12 @@ impl Room {
                 let limit = if is_enough { DISK } else { NO_DISK };
                 format!("rabbit_disk_monitor:set_disk_free_limit({limit})")
             }
-        }
+        };
+        // Who answers a question has heard what was said before: the alarms' keeper first, then each connection.
+        format!(
+            "{set}, rabbit_alarm:get_alarms(), \
+             [catch rabbit_networking:connection_info(Pid, [pid]) || Pid <- rabbit_networking:connections()], ok"
+        )
     }
 }
 
