@@ -39,12 +39,22 @@ use crate::child::{self, free_port};
 use crate::lines::Lines;
 use crate::tls::Tls;
 
+pub use admin::Room;
 pub use look::{Binding, Exchange, Queue};
 use node::Ports;
 use shell::Shell;
 
 /// Somebody else may take a port between our look and the server's; not so often in a row.
 const STARTS_TRIED: usize = 5;
+
+/// Who may use a server's TLS port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Whoever has a password. A certificate that is shown must be of the server's authority.
+    Anybody,
+    /// Who shows a certificate, too (`fail_if_no_peer_cert`).
+    Certified,
+}
 
 /// A running node. Killed when dropped.
 #[derive(Debug)]
@@ -82,10 +92,18 @@ impl RabbitServer {
     /// # Errors
     /// When there is no RabbitMQ, or it ends by itself; its log is in the error.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_for(Clients::Anybody)
+    }
+
+    /// Starts one whose TLS port is for these clients, and waits until it serves.
+    ///
+    /// # Errors
+    /// As [`RabbitServer::start`].
+    pub fn start_for(clients: Clients) -> anyhow::Result<Self> {
         let mut tried = 0;
         loop {
             tried += 1;
-            let server = Self::prepare()?;
+            let server = Self::prepare(clients)?;
             match server.start_again() {
                 Err(_) if server.log.text().contains("eaddrinuse") && tried < STARTS_TRIED => {}
                 Err(error) => return Err(error),
@@ -94,7 +112,7 @@ impl RabbitServer {
         }
     }
 
-    fn prepare() -> anyhow::Result<Self> {
+    fn prepare(clients: Clients) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let tls = Tls::make(directory.path())?;
         let ports = Ports {
@@ -103,7 +121,7 @@ impl RabbitServer {
             distribution: free_port()?,
             port_mapper: free_port()?,
         };
-        node::write_configuration(directory.path(), &ports, &tls)?;
+        node::write_configuration(directory.path(), &ports, &tls, clients)?;
         let port_mapper = node::start_port_mapper(&ports)?;
         let (running, log) = (Mutex::new(None), Lines::default());
         Ok(Self { ports, tls, running, port_mapper, log, directory })
@@ -170,6 +188,12 @@ impl RabbitServer {
     pub fn tls_url(&self, vhost: &str) -> String {
         let authority = self.tls.authority.display();
         format!("amqps://guest:guest@localhost:{}/{vhost}?ssl_ca_certs={authority}", self.ports.tls)
+    }
+
+    /// The same by whoever shows this certificate.
+    pub fn certified_url(&self, vhost: &str, client: &Tls) -> String {
+        let (certificate, key) = (client.certificate.display(), client.key.display());
+        format!("{}&ssl_certfile={certificate}&ssl_keyfile={key}", self.tls_url(vhost))
     }
 
     /// A name for a virtual host that nobody else uses.

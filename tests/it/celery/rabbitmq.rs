@@ -2,5 +2,6 @@
 
 mod delivery;
 mod outages;
+mod patience;
 mod rpc;
 mod topology;

@@ -13,7 +13,7 @@ use rwork_redis::Redis;
 use rwork_tests::history::{Beside, History, Outage, Producer, judge};
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{is_full_run, say, seed, unless_it_hangs};
-use rwork_tests::rabbitmq::{Queue, RabbitServer};
+use rwork_tests::rabbitmq::{Queue, RabbitServer, Room};
 use rwork_tests::redis::RedisServer;
 use serde_json::json;
 use tokio::sync::watch;
@@ -174,9 +174,9 @@ impl Broker {
             })
             .await
         } else if number == starve {
-            self.server.starve().await?;
+            self.server.starve(Room::Memory).await?;
             sleep(self.alarm).await;
-            self.server.feed().await
+            self.server.feed(Room::Memory).await
         } else if number.is_multiple_of(2) {
             crew.kill_one(rng).await
         } else {

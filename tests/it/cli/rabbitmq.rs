@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use rwork_tests::process::is_full_run;
 use rwork_tests::proxy::{Mode, Proxy};
-use rwork_tests::rabbitmq::RabbitServer;
+use rwork_tests::rabbitmq::{Clients, RabbitServer};
 use rwork_tests::tls::Tls;
 use serde_json::Value;
 
@@ -160,6 +160,62 @@ fn each_mistake_has_its_own_words() {
     assert_eq!(hints.len(), said.len(), "two of them have the same hint:\n{}", said.join("\n"));
     // What the server can't tell apart by its own rules: whether the user or the password was wrong.
     refused(&place, &server.url_of("guest", "secret", &vhost), "user");
+    // A whole list of those who keep silent has one deadline, which is the driver's own and looked at there.
+    let list = [by_proxy(&silent), by_proxy(&silent), by_proxy(&silent)].join(";");
+    refused(&place, &list, "not answered within 4 s");
+}
+
+#[test]
+fn a_certificate_is_shown_where_it_is_wanted() {
+    let server = RabbitServer::start_for(Clients::Certified).unwrap();
+    let vhost = server.fresh_vhost_blocking().unwrap();
+    let place = super::life::with_math();
+    let url = server.certified_url(&vhost, server.tls());
+    let mut worker = Worker::start(&place, &["-b", &url]);
+    assert_eq!(place.run(&["call", "-b", &url, "math.add", "2", "3", "--wait"]).ok(), "5");
+    worker.signal(Signal::TERM);
+    assert!(worker.end().success(), "{}", worker.log.join("\n"));
+    let folder = tempfile::tempdir().unwrap();
+    let other = Tls::make(folder.path()).unwrap();
+    let said = refused(&place, &server.tls_url(&vhost), "it wants a certificate, and we showed none");
+    assert!(said.contains("`ssl_certfile`"), "{said}");
+    refused(&place, &server.certified_url(&vhost, &other), "it does not take our certificate");
+}
+
+#[test]
+fn a_list_of_servers_is_gone_through() {
+    let (one, two) = (RabbitServer::start().unwrap(), RabbitServer::shared());
+    let dead = Proxy::before(one.port()).unwrap();
+    dead.set(Mode::Shut).unwrap();
+    let at = |port: u16, vhost: &str| format!("amqp://guest:guest@127.0.0.1:{port}/{vhost}");
+    let first = at(one.port(), &one.fresh_vhost_blocking().unwrap());
+    let second = two.url(&two.fresh_vhost_blocking().unwrap());
+    let url = [at(dead.port(), "nowhere"), first.clone(), second.clone()].join(";");
+    let shown = |url: &str| url.replace("guest:guest@", "***@");
+    let place = super::life::with_math();
+    let moved = |worker: &mut Worker, to: &str| {
+        let line = worker.wait_for("moved on to another server of the list");
+        assert!(line.contains(&shown(to)) && line.contains("connection refused"), "{line}");
+        assert!(!line.contains("guest:guest"), "{line}");
+    };
+    let works = |url: &str| {
+        assert_eq!(place.run(&["call", "-b", url, "math.add", "2", "3", "--wait"]).ok(), "5", "{url}");
+    };
+    // The first is not there.
+    let mut worker = Worker::spawn(&place, &["-b", &url]);
+    moved(&mut worker, &first);
+    worker.wait_for("ready");
+    works(&url);
+    works(&first);
+    // The one that serves dies in the middle.
+    one.kill_9().unwrap();
+    worker.wait_for("lost the broker");
+    moved(&mut worker, &second);
+    worker.wait_for("can consume again");
+    works(&url);
+    works(&second);
+    worker.signal(Signal::TERM);
+    assert!(worker.end().success(), "{}", worker.log.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! What an operator does to a server: virtual hosts, users, policies, outages.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::RabbitServer;
@@ -10,6 +12,52 @@ const WHO: &str = "<<\"tests\">>";
 const NO_MEMORY: &str = "0.0000001";
 /// RabbitMQ's own default.
 const MEMORY: &str = "0.4";
+/// More than any disk has, in bytes.
+const NO_DISK: &str = "1 bsl 62";
+/// As the configuration has it.
+const DISK: &str = "1000000";
+/// A server with little patience looks so often, in milliseconds. Left to itself it looks once a minute.
+const LOOK_EVERY_MS: u32 = 100;
+
+/// What a server runs out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Memory (`rabbitmqctl set_vm_memory_high_watermark`).
+    Memory,
+    /// Disk (`rabbitmqctl set_disk_free_limit`).
+    Disk,
+}
+
+impl Room {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Disk];
+
+    /// What the server says of it to whoever it blocks.
+    pub fn complaint(self) -> &'static str {
+        match self {
+            Self::Memory => "low on memory",
+            Self::Disk => "low on disk",
+        }
+    }
+
+    fn set(self, is_enough: bool) -> String {
+        let set = match self {
+            Self::Memory => {
+                let share = if is_enough { MEMORY } else { NO_MEMORY };
+                format!("vm_memory_monitor:set_vm_memory_high_watermark({share})")
+            }
+            Self::Disk => {
+                let limit = if is_enough { DISK } else { NO_DISK };
+                format!("rabbit_disk_monitor:set_disk_free_limit({limit})")
+            }
+        };
+        // Who answers a question has heard what was said before: the alarms' keeper first, then each connection.
+        format!(
+            "{set}, rabbit_alarm:get_alarms(), \
+             [catch rabbit_networking:connection_info(Pid, [pid]) || Pid <- rabbit_networking:connections()], ok"
+        )
+    }
+}
 
 /// A text as an Erlang binary.
 fn text(text: &str) -> String {
@@ -135,20 +183,33 @@ impl RabbitServer {
         self.eval("ok = rabbit:start()").await.map(drop)
     }
 
-    /// Raises the memory alarm (`rabbitmqctl set_vm_memory_high_watermark`): whoever publishes is blocked.
+    /// Raises the alarm for want of this: whoever publishes is blocked.
     ///
     /// # Errors
     /// When the server does not run.
-    pub async fn starve(&self) -> anyhow::Result<()> {
-        self.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({NO_MEMORY})")).await.map(drop)
+    pub async fn starve(&self, of: Room) -> anyhow::Result<()> {
+        self.eval(&of.set(false)).await.map(drop)
     }
 
     /// Ends the alarm.
     ///
     /// # Errors
     /// When the server does not run.
-    pub async fn feed(&self) -> anyhow::Result<()> {
-        self.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({MEMORY})")).await.map(drop)
+    pub async fn feed(&self, with: Room) -> anyhow::Result<()> {
+        self.eval(&with.set(true)).await.map(drop)
+    }
+
+    /// Closes channels with a delivery that is unsettled for so long (`consumer_timeout`), and looks for them often.
+    ///
+    /// # Errors
+    /// When the server does not run.
+    pub async fn set_consumer_timeout(&self, time: Duration) -> anyhow::Result<()> {
+        let expression = format!(
+            "application:set_env(rabbit, consumer_timeout, {}), \
+             application:set_env(rabbit, channel_tick_interval, {LOOK_EVERY_MS})",
+            time.as_millis()
+        );
+        self.eval(&expression).await.map(drop)
     }
 }
 

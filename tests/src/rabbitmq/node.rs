@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 
+use super::Clients;
 use crate::child;
 use crate::lines::Lines;
 use crate::tls::Tls;
@@ -25,7 +26,12 @@ pub(super) struct Ports {
     pub(super) port_mapper: u16,
 }
 
-pub(super) fn write_configuration(directory: &Path, ports: &Ports, tls: &Tls) -> anyhow::Result<()> {
+pub(super) fn write_configuration(
+    directory: &Path,
+    ports: &Ports,
+    tls: &Tls,
+    clients: Clients,
+) -> anyhow::Result<()> {
     std::fs::write(directory.join("plugins"), "[].\n")?;
     let (authority, certificate, key) =
         (tls.authority.display(), tls.certificate.display(), tls.key.display());
@@ -36,9 +42,10 @@ pub(super) fn write_configuration(directory: &Path, ports: &Ports, tls: &Tls) ->
          ssl_options.certfile = {certificate}\n\
          ssl_options.keyfile = {key}\n\
          ssl_options.verify = verify_peer\n\
-         ssl_options.fail_if_no_peer_cert = false\n\
+         ssl_options.fail_if_no_peer_cert = {}\n\
          disk_free_limit.absolute = 1MB\n",
-        ports.tls
+        ports.tls,
+        clients == Clients::Certified,
     );
     Ok(std::fs::write(directory.join("rabbit.conf"), text)?)
 }

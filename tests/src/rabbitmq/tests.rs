@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::RabbitServer;
+use super::{RabbitServer, Room};
 
 #[tokio::test]
 async fn a_server_serves_is_asked_and_comes_back() {
@@ -17,10 +17,12 @@ async fn a_server_serves_is_asked_and_comes_back() {
     server.permit("me", &vhost).await.unwrap();
     server.set_password("me", "other").await.unwrap();
     server.set_policy(&vhost, "^q$", &json!({"max-length": 3})).await.unwrap();
-    server.starve().await.unwrap();
-    assert_eq!(server.eval("rabbit_alarm:get_alarms() =/= []").await.unwrap(), json!(true));
-    server.feed().await.unwrap();
-    assert_eq!(server.eval("rabbit_alarm:get_alarms()").await.unwrap(), json!([]));
+    for room in Room::ALL {
+        server.starve(room).await.unwrap();
+        assert_eq!(server.eval("rabbit_alarm:get_alarms() =/= []").await.unwrap(), json!(true), "{room:?}");
+        server.feed(room).await.unwrap();
+        assert_eq!(server.eval("rabbit_alarm:get_alarms()").await.unwrap(), json!([]), "{room:?}");
+    }
     server.stop_app().await.unwrap();
     server.start_app().await.unwrap();
     assert_eq!(server.close_connections(&vhost, "test").await.unwrap(), 0);

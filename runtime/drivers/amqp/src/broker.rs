@@ -12,7 +12,7 @@ use rwork_broker::{
 use rwork_protocol::QueueName;
 
 use crate::consumer::{AmqpConsumer, Shared};
-use crate::declare::{self, Kind};
+use crate::declare::{self, DeadLetterRoute, Kind};
 use crate::handle::{Amqp, Inner};
 use crate::link::Link;
 use crate::publish::{self, Pool};
@@ -69,8 +69,8 @@ const REMEMBERED_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct BrokerState {
     pub(crate) pool: Pool,
-    /// Queues that are known to be there. Held for one look.
-    declared: Mutex<HashMap<QueueName, Kind>>,
+    /// Queues that are known to be there, and where they send what is rejected. Held for one look.
+    declared: Mutex<HashMap<QueueName, Option<DeadLetterRoute>>>,
     /// Queues to which delayed messages find their way. Held for one look.
     delayed: Mutex<Delayed>,
     /// The queue of dead letters is known to be there.
@@ -102,13 +102,18 @@ impl BrokerState {
 
     /// Makes a task queue, or finds out how it is.
     pub(crate) async fn declare(&self, inner: &Inner, link: &Link, queue: &QueueName) -> Result<Kind, Error> {
-        let kind = declare::task_queue(link, &inner.options, queue).await?;
+        let (kind, dead_letters) = declare::task_queue(link, &inner.options, queue).await?;
         let mut declared = locked(&self.declared);
         if declared.len() >= REMEMBERED_MAX {
             declared.clear();
         }
-        declared.insert(queue.clone(), kind);
+        declared.insert(queue.clone(), dead_letters);
         Ok(kind)
+    }
+
+    /// Where a queue sends what is rejected, as far as it is known.
+    pub(crate) fn dead_letter_route(&self, queue: &QueueName) -> Option<DeadLetterRoute> {
+        locked(&self.declared).get(queue).cloned().flatten()
     }
 
     /// It is gone.

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::broker::locked;
 use crate::declare::Kind;
+use crate::error::chain;
 use crate::handle::Inner;
 use crate::link::Wire;
 use crate::settle;
@@ -161,13 +162,8 @@ impl Shared {
 
     /// It can't go on: whoever receives is told.
     fn fail(&self, error: &Error) {
-        let mut what = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            what = format!("{what}: {cause}");
-            source = cause.source();
-        }
-        *locked(&self.failure) = Some(Hinted { what, hint: error.hint().unwrap_or_default().to_owned() });
+        let hint = error.hint().unwrap_or_default().to_owned();
+        *locked(&self.failure) = Some(Hinted { what: chain(error), hint });
         self.bell.notify_one();
     }
 

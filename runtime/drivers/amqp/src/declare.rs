@@ -17,6 +17,7 @@ use rwork_protocol::service::Error;
 
 use crate::error::explain;
 use crate::link::Link;
+use crate::marks::text;
 use crate::options::{Options, QueueType};
 pub(crate) use conflict::{Conflict, Current};
 
@@ -168,11 +169,33 @@ pub(crate) fn queue_type(kind: QueueType) -> BTreeMap<ShortString, AMQPValue> {
 ///
 /// # Errors
 /// When the queue is neither there nor can be made, or is a stream.
-pub(crate) async fn task_queue(link: &Link, options: &Options, queue: &QueueName) -> Result<Kind, Error> {
+pub(crate) async fn task_queue(
+    link: &Link,
+    options: &Options,
+    queue: &QueueName,
+) -> Result<(Kind, Option<DeadLetterRoute>), Error> {
     let name = short(queue.as_str())?;
-    let kind = Wanted::task_queue(options, name.clone()).declare(link).await?;
-    bind(link, name).await?;
-    Ok(kind)
+    let mut wanted = Wanted::task_queue(options, name.clone());
+    let kind = wanted.settle(link).await?;
+    bind(link, name.clone()).await?;
+    Ok((kind, DeadLetterRoute::of(&name, wanted.arguments())))
+}
+
+/// Where a queue's own arguments send what is rejected. What a policy says of it no client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeadLetterRoute {
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+}
+
+impl DeadLetterRoute {
+    /// `None`: nowhere. Without a key of its own the server takes the message's: tasks come by their queue's name.
+    fn of(queue: &ShortString, arguments: &BTreeMap<ShortString, AMQPValue>) -> Option<Self> {
+        let word =
+            |name: &str| arguments.get(name).and_then(text).and_then(|word| ShortString::try_new(word).ok());
+        let routing_key = word("x-dead-letter-routing-key").unwrap_or_else(|| queue.clone());
+        Some(Self { exchange: word("x-dead-letter-exchange")?, routing_key })
+    }
 }
 
 /// The queue can be used without its exchange: that somebody else's is of another type, or that we may not make one, is

@@ -64,6 +64,12 @@ pub(crate) fn explain(url: &RedactedUrl, act: &str, error: lapin::Error) -> Erro
     }
 }
 
+/// An error and everything below it, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let below = std::iter::successors(error.source(), |error| error.source());
+    below.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 const PERMISSION_HINT: &str = "give that user the rights to configure, write and read: `rabbitmqctl set_permissions -p <vhost> <user> '.*' '.*' '.*'`";
 
 /// The connection is gone, for whatever reason.

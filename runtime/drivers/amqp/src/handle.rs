@@ -36,7 +36,8 @@ impl Amqp {
     /// # Errors
     /// [`Error::Url`] for options out of range; [`Error::Unreachable`] where waiting may help (no address, connection
     /// refused, no answer in time); [`Error::Refused`] where somebody must mend something (certificate, user, password,
-    /// virtual host, permission, not RabbitMQ). Each with a hint of its own, each within 5 s for one server.
+    /// virtual host, permission, not RabbitMQ). Each with a hint of its own, each within 5 s, however many
+    /// servers the URL names.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -46,7 +47,7 @@ impl Amqp {
         let publishing = Link::new(Arc::clone(&site), "publishing");
         let consuming = Link::new(site, "consuming");
         publishing.wire().await?;
-        let url = options.redacted();
+        let url = options.servers()?;
         let (broker, replies) = (BrokerState::default(), Replies::default());
         Ok(Self { inner: Arc::new(Inner { options, url, publishing, consuming, broker, replies }) })
     }

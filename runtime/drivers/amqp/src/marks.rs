@@ -19,6 +19,8 @@ const NOT_BEFORE: &str = "x-rwork-not-before";
 const EXPIRATION: &str = "x-rwork-expiration";
 const HELD: &str = "x-rwork-held";
 const DEAD: &str = "x-rwork-dead";
+/// The server's own word for it.
+const REJECTED: &str = "rejected";
 /// A quorum queue's own count of deliveries that ended without an outcome. It belongs to the queue, not to the message.
 const SERVER_COUNT: &str = "x-delivery-count";
 /// Where a message has been. The server drops a message that comes to a queue a second time by itself, so that what we
@@ -138,6 +140,27 @@ impl Copy {
     pub(crate) fn dead(mut self, why: FieldTable) -> Self {
         self.headers.insert(DEAD.into(), AMQPValue::FieldTable(why));
         self.without_expiration()
+    }
+
+    /// Rejected out of this queue, as the server writes it down where it does so itself.
+    pub(crate) fn rejected(mut self, queue: &str, at: Timestamp) -> Self {
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let mut death = FieldTable::default();
+        death.insert("count".into(), AMQPValue::LongLongInt(1));
+        death.insert("reason".into(), text(REJECTED));
+        death.insert("queue".into(), text(queue));
+        death.insert(
+            "time".into(),
+            AMQPValue::Timestamp(u64::try_from(at.as_millis() / 1000).unwrap_or_default()),
+        );
+        death.insert("exchange".into(), text(""));
+        death.insert("routing-keys".into(), AMQPValue::FieldArray(vec![text(queue)].into()));
+        let deaths = vec![AMQPValue::FieldTable(death)];
+        self.headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+        for (name, word) in [("exchange", ""), ("queue", queue), ("reason", REJECTED)] {
+            self.headers.insert(format!("x-first-death-{name}").into(), text(word));
+        }
+        self
     }
 
     pub(crate) fn delivery_mode(mut self, mode: u8) -> Self {

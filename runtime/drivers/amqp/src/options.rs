@@ -9,10 +9,11 @@ use rwork_protocol::service::{Error, RedactedUrl};
 
 use crate::url::Endpoint;
 
-/// A healthy server lets us in within a few round trips; it leaves a second for our own slowness below the 5 s within which
-/// rwork says what is wrong.
+/// Within this rwork says what is wrong.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// The default and the most. A healthy server lets us in within a few round trips; this leaves a second for our own slowness.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+const _: () = assert!(CONNECT_TIMEOUT.as_secs() < TOLD_WITHIN.as_secs());
 /// The server's own default (`max_message_size` of RabbitMQ 3.8 to 3.13; 16 MiB in 4.x).
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// RabbitMQ never takes more (`max_message_size`).
@@ -78,7 +79,8 @@ pub struct Options {
     pub role: Role,
     /// What the server's management pages show: the worker's node name. Default `rwork`.
     pub connection_name: String,
-    /// Time for name, socket, TLS and login of one server: up to 5 s. Default 4 s (`broker_connection_timeout`).
+    /// Time for name, socket, TLS, login and virtual host, of all servers of the URL together: up to 4 s, so that whoever
+    /// waits is told within five. Default 4 s (`broker_connection_timeout`).
     pub connect_timeout: Duration,
     /// Seconds between heartbeats, 0 for none; the smaller of ours and the server's is used. Default 60. `heartbeat` in the
     /// URL wins.
@@ -138,6 +140,12 @@ impl Options {
         RedactedUrl::new(&self.url)
     }
 
+    /// Its servers for people, without the parameters: names of files are no news in an error of the server's.
+    pub(crate) fn servers(&self) -> Result<RedactedUrl, Error> {
+        let servers: Vec<String> = self.endpoints()?.iter().map(|server| server.url().to_string()).collect();
+        Ok(RedactedUrl::new(&servers.join(";")))
+    }
+
     /// The kind with which this queue is declared where it is missing.
     pub fn queue_type(&self, queue: &str) -> QueueType {
         if queue == self.default_queue { self.default_queue_type } else { self.missing_queue_type }
@@ -160,10 +168,10 @@ impl Options {
                 self.message_bytes_max
             ));
         }
-        if self.connect_timeout.is_zero() || self.connect_timeout > CONNECT_TIMEOUT_MAX {
+        if self.connect_timeout.is_zero() || self.connect_timeout > CONNECT_TIMEOUT {
             return Some(format!(
                 "the connect timeout to be more than 0 and at most {} s (not {})",
-                CONNECT_TIMEOUT_MAX.as_secs(),
+                CONNECT_TIMEOUT.as_secs(),
                 self.connect_timeout.as_secs_f64()
             ));
         }

@@ -113,6 +113,20 @@ pub(crate) async fn send(inner: &Inner, parcels: Vec<Parcel>) -> Result<(), Erro
     }
 }
 
+/// Publishes what the server would have sent on by itself, and would have dropped where there is no way.
+pub(crate) async fn send_on(inner: &Inner, parcels: Vec<Parcel>) -> Result<(), Error> {
+    for parcel in parcels {
+        // One at a time: an exchange that is not there must not cost what goes to another.
+        let (exchange, routing_key) = (parcel.exchange.clone(), parcel.routing_key.clone());
+        match once(inner, vec![parcel]).await {
+            Ok(returned) if returned.is_empty() => {}
+            Err(error) if error.is_retryable() => return Err(error),
+            _ => tracing::debug!(%exchange, %routing_key, "a dead letter has nowhere to go from its queue"),
+        }
+    }
+    Ok(())
+}
+
 /// Publishes, and returns what the server has returned.
 async fn once(inner: &Inner, parcels: Vec<Parcel>) -> Result<Vec<Parcel>, Error> {
     let lease = inner.broker.pool.take(inner).await?;

@@ -10,7 +10,7 @@ use rwork_protocol::QueueName;
 
 use crate::broker::locked;
 use crate::consumer::{Ends, Held, Place, Shared, Stage};
-use crate::declare::{Kind, short};
+use crate::declare::{DeadLetterRoute, Kind, short};
 use crate::marks::Copy;
 use crate::publish::{self, Parcel, again};
 use crate::{consumer, dead, delayed};
@@ -26,6 +26,7 @@ pub(crate) async fn settle(shared: &Arc<Shared>, batch: Vec<Settlement>) -> Resu
     }
     let parcels = taken.parcels(&batch).await?;
     publish::send(&shared.inner, parcels).await.map_err(passing)?;
+    publish::send_on(&shared.inner, taken.sent_on(&batch)).await.map_err(passing)?;
     let finished = taken.finish(&batch);
     for (place, tags) in finished.sheltered.iter().enumerate() {
         shared.ack_sheltered(place, tags);
@@ -111,6 +112,20 @@ impl<'a> Taken<'a> {
             parcels.extend(self.parcel(ending, &settlement.disposition, &lane.queue).await?);
         }
         Ok(parcels)
+    }
+
+    /// What is given up out of a shelter can't be rejected out of its queue: it is sent where the queue would have sent it.
+    fn sent_on(&self, batch: &[Settlement]) -> Vec<Parcel> {
+        let sheltered = self.endings.iter().filter(|ending| matches!(ending.held.place, Place::Shelter(_)));
+        let sent_on = sheltered.filter_map(|ending| {
+            let Disposition::DeadLetter(reason) = &batch.get(ending.place)?.disposition else { return None };
+            let (queue, held) = (&self.shared.lane(ending.held.lane)?.queue, &ending.held);
+            let route = self.shared.inner.broker.dead_letter_route(queue)?;
+            let properties = Copy::of(&held.properties).rejected(queue.as_str(), reason.at).build();
+            let DeadLetterRoute { exchange, routing_key } = route;
+            Some(Parcel { exchange, routing_key, properties, body: held.body.clone() })
+        });
+        sent_on.collect()
     }
 
     async fn parcel(

@@ -155,8 +155,12 @@ pub fn alerted(url: &RedactedUrl, alert: AlertDescription, words: Words) -> Fail
             | AlertDescription::AccessDenied
     );
     let (what, hint) = if is_ours {
+        let what = match alert {
+            AlertDescription::CertificateRequired => "it wants a certificate, and we showed none",
+            _ => "it does not take our certificate",
+        };
         (
-            format!("it does not take our certificate (TLS alert {alert:?})"),
+            format!("{what} (TLS alert {alert:?})"),
             format!(
                 "name one that it trusts by `ssl_certfile` and `ssl_keyfile`, or set {} there",
                 words.no_client_certificates

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use rwork_tests::journal::Reader;
+use rwork_tests::journal::{Entry, Reader};
 use rwork_tests::process::WorkerProcess;
-use rwork_tests::rabbitmq::RabbitServer;
+use rwork_tests::rabbitmq::{Queue, RabbitServer, Room};
 use rwork_tests::stage::{Kind, Rabbit, Stage, unless_it_hangs};
 use serde_json::{Value, json};
 
@@ -36,9 +36,7 @@ impl Busy {
         let ids: Vec<String> =
             ids.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
         stage.started(&ids[0]).await;
-        let all_there = |queue: &rwork_tests::rabbitmq::Queue| {
-            queue.unsettled > 1 && queue.ready + queue.unsettled > WAITING
-        };
+        let all_there = |queue: &Queue| queue.unsettled > 1 && queue.ready + queue.unsettled > WAITING;
         stage.rabbit()?.until_queue("celery", all_there).await?;
         let log = stage.journal.reader_from_now();
         Ok(Self { stage, ids, log, worker })
@@ -102,12 +100,38 @@ async fn item_39_a_restarted_server_is_found_again() -> anyhow::Result<()> {
             busy.told().await?;
             server.start_again()?
         });
-        // Blocked, not lost: what runs is settled meanwhile, what is published waits.
+    }
+    Ok(())
+}
+
+/// Blocked, not lost: what runs is settled meanwhile, what is published waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_memory_or_disk_is_worked_off() -> anyhow::Result<()> {
+    let server = &Arc::new(RabbitServer::start()?);
+    for (kind, room) in [
+        (Kind::RabbitMq, Room::Memory),
+        (Kind::Quorum, Room::Memory),
+        (Kind::RabbitMq, Room::Disk),
+        (Kind::Quorum, Room::Disk),
+    ] {
         busy!(kind, Rabbit::on(server).await?, |busy| {
-            server.starve().await?;
+            let client = busy.stage.client().await?;
+            let retried = client.send("wire.retry", json!([1, 0]), json!({})).await?;
+            server.starve(room).await?;
             busy.stage.open("go")?;
-            busy.stage.rabbit()?.until_queue("celery", |queue| queue.ready + queue.unsettled == 0).await?;
-            server.feed().await?
+            let mut log = busy.log.clone();
+            let blocked =
+                log.find(|entry| entry.says("blocked: the server takes no messages until it has room again"));
+            assert_eq!(blocked.await.field("why"), Some(room.complaint()));
+            // All that waited is run. What is to be published before it is acked is held until there is room.
+            let run = |queue: &Queue| queue.ready == 0 && queue.unsettled >= 1;
+            busy.stage.rabbit()?.until_queue("celery", run).await?;
+            let mut said = busy.stage.journal.so_far().into_iter();
+            let is_its_end =
+                |entry: Entry| entry.says("task succeeded") && entry.field("task_id") == Some(&*retried);
+            assert!(!said.any(is_its_end), "the server took a message without having room");
+            server.feed(room).await?;
+            assert_eq!(client.get(&retried).await?["retries"], json!(1))
         });
     }
     Ok(())

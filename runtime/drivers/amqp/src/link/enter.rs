@@ -1,6 +1,6 @@
 //! From an address to a connection that has been let in: name, socket, TLS, login, virtual host.
 //!
-//! Each step fails with words of its own. All of them together end in time.
+//! Each step fails with words of its own. All of them together end by one deadline, which no step begins anew.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,11 +19,32 @@ use super::wire::Wire;
 use crate::error::{WORDS, unwelcome};
 use crate::url::Endpoint;
 
-/// Enters a server and its virtual host.
-pub(super) async fn enter(endpoint: &Endpoint, door: &Door, purpose: &str) -> Result<Wire, Failure> {
+/// Until when a server must have let us in.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    /// How long that was from the beginning on, in seconds, for people.
+    seconds: f64,
+}
+
+impl Deadline {
+    fn at(at: Instant) -> Self {
+        // To a tenth: of a list, each server has the rest of what there is for all.
+        let seconds = (at.duration_since(Instant::now()).as_secs_f64() * 10.0).round() / 10.0;
+        Self { at, seconds }
+    }
+}
+
+/// Enters a server and its virtual host, or fails by then.
+pub(super) async fn enter(
+    endpoint: &Endpoint,
+    door: &Door,
+    purpose: &str,
+    deadline: Instant,
+) -> Result<Wire, Failure> {
     let url = endpoint.url();
-    let deadline = Instant::now() + door.connect_timeout;
-    let stream = open(endpoint, &url, door, deadline).await?;
+    let deadline = Deadline::at(deadline);
+    let stream = open(endpoint, &url, deadline).await?;
     let cutter = Cutter::default();
     let stream = Mutex::new(Some(Cuttable::new(stream, cutter.clone()).compat()));
     let connecting = Connection::connector(
@@ -38,7 +59,7 @@ pub(super) async fn enter(endpoint: &Endpoint, door: &Door, purpose: &str) -> Re
         properties(door, purpose),
     );
     let cut = cutter.clone().cut_on_drop();
-    let entered = timeout_at(deadline, connecting).await.map_err(|_| mute(&url, door))?;
+    let entered = timeout_at(deadline.at, connecting).await.map_err(|_| mute(&url, deadline))?;
     match entered {
         Ok(connection) => {
             cut.disarm();
@@ -79,8 +100,7 @@ fn properties(door: &Door, purpose: &str) -> ConnectionProperties {
         .with_connection_name(format!("{} ({purpose})", door.name).into())
 }
 
-fn mute(url: &RedactedUrl, door: &Door) -> Failure {
-    let seconds = door.connect_timeout.as_secs_f64();
+fn mute(url: &RedactedUrl, Deadline { seconds, .. }: Deadline) -> Failure {
     Failure::unreachable(
         url,
         format!("it takes connections, but has not answered within {seconds} s"),
@@ -91,15 +111,13 @@ fn mute(url: &RedactedUrl, door: &Door) -> Failure {
 async fn open(
     endpoint: &Endpoint,
     url: &RedactedUrl,
-    door: &Door,
-    deadline: Instant,
+    Deadline { at, seconds }: Deadline,
 ) -> Result<Box<dyn Transport>, Failure> {
-    let seconds = door.connect_timeout.as_secs_f64();
     let late = |_| {
         let hint = "a firewall or a wrong address drops our packets, or that machine is down";
         Failure::unreachable(url, format!("no connection within {seconds} s"), hint)
     };
-    let stream = timeout_at(deadline, dial(&endpoint.host, endpoint.port, url)).await.map_err(late)??;
+    let stream = timeout_at(at, dial(&endpoint.host, endpoint.port, url)).await.map_err(late)??;
     let Some(options) = &endpoint.tls else { return Ok(Box::new(stream)) };
     let secured = secure(stream, &endpoint.host, options, url, WORDS);
     let late = |_| {
@@ -107,5 +125,5 @@ async fn open(
         let hint = "use `amqp://` if that port is a plain one; otherwise that server hangs";
         Failure::unreachable(url, what, hint)
     };
-    Ok(Box::new(timeout_at(deadline, secured).await.map_err(late)??))
+    Ok(Box::new(timeout_at(at, secured).await.map_err(late)??))
 }

@@ -12,6 +12,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Enough to tell TLS, AMQP and anything else apart, and for all that a server says of itself at first: about 500 bytes.
 const FIRST_BYTES: usize = 4096;
+/// Read at a time when nothing can be written any more. What counts is how it ends.
+const LAST_WORDS: usize = 512;
 
 /// Anything that bytes go through.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -91,18 +93,59 @@ pub(super) struct Cuttable {
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How many of the first bytes are still to be seen.
     unseen: usize,
+    /// Why nothing can be written any more, while it is looked for what the other side said before.
+    unwritten: Option<io::Error>,
 }
 
 impl Cuttable {
     pub(super) fn new(stream: Box<dyn Transport>, cutter: Cutter) -> Self {
         let is_cut = Box::pin(cutter.cut.clone().cancelled_owned());
-        Self { stream, cutter, is_cut, unseen: FIRST_BYTES }
+        Self { stream, cutter, is_cut, unseen: FIRST_BYTES, unwritten: None }
     }
 
     fn look(&mut self, came: &[u8]) {
         let new = came.get(..self.unseen.min(came.len())).unwrap_or_default();
         self.unseen -= new.len();
         self.cutter.with(|seen| seen.first.extend_from_slice(new));
+    }
+
+    /// Whoever hangs up while we write has said why before, in a TLS alert that nobody would read after a failed write. So
+    /// what there is to read comes first, as long as we have heard nothing at all: the end comes soon, as there is no
+    /// connection any more.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>, error: io::Error) -> Poll<io::Error> {
+        let mut bytes = [0; LAST_WORDS];
+        while self.unseen == FIRST_BYTES {
+            let mut into = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
+                Poll::Pending => {
+                    self.unwritten = Some(error);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) if into.filled().is_empty() => break,
+                Poll::Ready(Ok(())) => self.look(into.filled()),
+                Poll::Ready(Err(why)) => {
+                    self.hurt(&why);
+                    break;
+                }
+            }
+        }
+        Poll::Ready(error)
+    }
+
+    /// Ends a write: a failed one when it is known why.
+    fn poll_written(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Box<dyn Transport>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let error = match self.unwritten.take() {
+            Some(error) => error,
+            None => match ready!(write(Pin::new(&mut self.stream), cx)) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(error) => error,
+            },
+        };
+        self.poll_last_words(cx, error).map(Err)
     }
 
     fn hurt(&self, error: &io::Error) {
@@ -137,7 +180,7 @@ impl AsyncRead for Cuttable {
 
 impl AsyncWrite for Cuttable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.poll_written(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -145,7 +188,7 @@ impl AsyncWrite for Cuttable {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        self.poll_written(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,7 +196,7 @@ impl AsyncWrite for Cuttable {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.poll_written(cx, |stream, cx| stream.poll_flush(cx).map_ok(|()| 0)).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,7 @@
 //! TLS: who is believed, and who is told why not.
 
 use crate::connecting::{connect, refusal, works};
-use crate::rabbitmq::RabbitServer;
+use crate::rabbitmq::{Clients, RabbitServer};
 use crate::tls::Tls;
 
 #[tokio::test]
@@ -60,13 +60,7 @@ async fn plain_and_tls_ports_are_not_confused() {
 async fn a_certificate_of_ours_is_shown() {
     let server = RabbitServer::shared();
     let vhost = server.fresh_vhost().await.unwrap();
-    let tls = server.tls();
-    let url = format!(
-        "{}&ssl_certfile={}&ssl_keyfile={}",
-        server.tls_url(&vhost),
-        tls.certificate.display(),
-        tls.key.display()
-    );
+    let url = server.certified_url(&vhost, server.tls());
     works(&connect(&url).await).await;
     let expression = format!(
         "length([1 || Pid <- rabbit_networking:connections(), [{{vhost, <<\"{vhost}\">>}}, {{peer_cert_subject, S}}] <- \
@@ -76,4 +70,27 @@ async fn a_certificate_of_ours_is_shown() {
     let amqp = connect(&url).await;
     assert!(server.eval(&expression).await.unwrap().as_u64() >= Some(1), "the server saw a certificate");
     drop(amqp);
+}
+
+/// Whoever shows none, or one of another authority, is told so and not something of passwords.
+#[tokio::test]
+async fn a_server_that_wants_certificates_gets_them() {
+    let server = RabbitServer::start_for(Clients::Certified).unwrap();
+    let vhost = server.fresh_vhost().await.unwrap();
+    works(&connect(&server.certified_url(&vhost, server.tls())).await).await;
+    let folder = tempfile::tempdir().unwrap();
+    let other = Tls::make(folder.path()).unwrap();
+    let none = refusal(&server.tls_url(&vhost)).await;
+    let strange = refusal(&server.certified_url(&vhost, &other)).await;
+    for (line, words) in [
+        (none, "it wants a certificate, and we showed none (TLS alert CertificateRequired)"),
+        (strange, "it does not take our certificate (TLS alert UnknownCA)"),
+    ] {
+        let hint = "[name one that it trusts by `ssl_certfile` and `ssl_keyfile`, or set \
+                    `ssl_options.fail_if_no_peer_cert = false` there]";
+        let end = format!("/{vhost} refused: {words} {hint}");
+        assert!(line.starts_with("refused: amqps://***@localhost:") && line.ends_with(&end), "{line}");
+    }
+    // The plain port asks for nothing.
+    works(&connect(&server.url(&vhost)).await).await;
 }

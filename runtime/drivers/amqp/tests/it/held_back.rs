@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use rwork_amqp::QueueType;
 use rwork_broker::{Broker as _, DeadLetterQuery, Disposition, Publish, Reason};
 use rwork_protocol::QueueName;
@@ -140,6 +140,52 @@ async fn dead_letters_go_both_ways() {
         let came = receive(&*consumer, 1).await;
         assert_eq!((came[0].message.properties.clone(), came[0].delivery_count), (transient.properties, 1));
         settle(&*consumer, came, &Disposition::Ack).await;
+    }
+}
+
+/// What is given up out of a shelter, too, goes where its queue sends what is rejected.
+#[tokio::test]
+async fn dead_letters_out_of_a_shelter_go_both_ways() {
+    let place = Place::new().await;
+    let stranger = place.stranger().await;
+    let durable = || QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    stranger.queue_declare("graveyard".into(), durable(), FieldTable::default()).await.unwrap();
+    for (name, exchange, expected) in [("one", "", 1), ("two", "nowhere", 0)] {
+        let queue = QueueName::new(name).unwrap();
+        let mut arguments = FieldTable::default();
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        arguments.insert("x-dead-letter-exchange".into(), text(exchange));
+        arguments.insert("x-dead-letter-routing-key".into(), text("graveyard"));
+        stranger.queue_declare(name.into(), durable(), arguments).await.unwrap();
+        let mut options = place.options(QueueType::Classic);
+        options.consumer_timeout = Duration::from_secs(1);
+        let broker = connect(options).await;
+        broker.publish(vec![to(&queue, message(7))]).await.unwrap();
+        let consumer = consume(&broker, &[&queue], 4).await;
+        let held = receive(&*consumer, 1).await;
+        let is_moved = |queues: &[crate::rabbitmq::Queue]| {
+            let of = |start: &str| queues.iter().find(|queue| queue.name.starts_with(start));
+            of("rwork.held.").is_some_and(|shelter| shelter.unsettled == 1)
+                && of(name).is_some_and(|queue| queue.unsettled == 0)
+        };
+        place.server.until(&place.vhost, is_moved).await.unwrap();
+        settle(&*consumer, held, &Disposition::DeadLetter(reason())).await;
+        // Confirmed before it is acked: it is there.
+        let no_ack = BasicGetOptions { no_ack: true };
+        let sent_on = stranger.basic_get("graveyard".into(), no_ack).await.unwrap();
+        assert_eq!(sent_on.iter().len(), expected, "{name}");
+        if let Some(sent_on) = sent_on {
+            assert_eq!(sent_on.delivery.data, message(7).body);
+            let headers = sent_on.delivery.properties.headers().clone().unwrap();
+            let word = |name: &str| headers.inner().get(name).cloned();
+            assert_eq!(word("x-first-death-queue"), Some(text(name)));
+            assert_eq!(word("x-first-death-reason"), Some(text("rejected")));
+            assert!(word("x-death").is_some() && word("x-rwork-held").is_none(), "{headers:?}");
+        }
+        let letters = broker.dead_letters(DeadLetterQuery::default()).await.unwrap();
+        assert_eq!(letters.iter().filter(|letter| letter.queue == queue).count(), 1, "{name}");
+        consumer.close().await.unwrap();
+        place.until(name, 0, 0).await;
     }
 }
 

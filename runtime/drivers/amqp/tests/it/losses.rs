@@ -7,7 +7,7 @@ use rwork_broker::{Broker as _, Disposition, Error, Publish, Route, Settled};
 use rwork_protocol::QueueName;
 
 use crate::place::{Place, at, celery, connect, consume, message, now, numbers, receive, send, settle, to};
-use crate::rabbitmq::RabbitServer;
+use crate::rabbitmq::{RabbitServer, Room};
 
 #[tokio::test]
 async fn a_deleted_queue_is_consumed_again() {
@@ -75,42 +75,43 @@ async fn a_closed_connection_ends_the_consumer_and_no_more() {
     }
 }
 
-/// A server without memory takes nothing and gives everything. Alone on its server: an alarm is everybody's.
+/// A server without memory, or without disk, takes nothing and gives everything. Alone on its server: an alarm is everybody's.
 #[tokio::test]
 async fn an_alarm_blocks_publishing_and_nothing_else() {
     let server = RabbitServer::start().unwrap();
-    let vhost = server.fresh_vhost().await.unwrap();
-    let mut options = rwork_amqp::Options::parse(&server.url(&vhost), rwork_amqp::Role::Broker).unwrap();
-    options.consumer_timeout = Duration::ZERO;
-    let broker = connect(options).await;
-    send(&broker, &celery(), 0..20).await;
-    let consumer = consume(&broker, &[&celery()], 20).await;
-    let first = receive(&*consumer, 5).await;
-    server.starve().await.unwrap();
-    let queue = celery();
-    let publishing = send(&broker, &queue, 100..101);
-    tokio::pin!(publishing);
-    let meanwhile = async {
-        settle(&*consumer, first, &Disposition::Ack).await;
-        for _ in 0..3 {
-            settle(&*consumer, receive(&*consumer, 5).await, &Disposition::Ack).await;
+    for room in Room::ALL {
+        let vhost = server.fresh_vhost().await.unwrap();
+        let mut options = rwork_amqp::Options::parse(&server.url(&vhost), rwork_amqp::Role::Broker).unwrap();
+        options.consumer_timeout = Duration::ZERO;
+        let broker = connect(options).await;
+        send(&broker, &celery(), 0..20).await;
+        let consumer = consume(&broker, &[&celery()], 20).await;
+        let first = receive(&*consumer, 5).await;
+        server.starve(room).await.unwrap();
+        let queue = celery();
+        let publishing = send(&broker, &queue, 100..101);
+        tokio::pin!(publishing);
+        let meanwhile = async {
+            settle(&*consumer, first, &Disposition::Ack).await;
+            for _ in 0..3 {
+                settle(&*consumer, receive(&*consumer, 5).await, &Disposition::Ack).await;
+            }
+            server.until(&vhost, |queues| queues.iter().all(|queue| queue.is_empty())).await.unwrap();
+        };
+        tokio::select! {
+            () = &mut publishing => panic!("the server took a message without having room: {room:?}"),
+            () = meanwhile => {}
         }
-        server.until(&vhost, |queues| queues.iter().all(|queue| queue.is_empty())).await.unwrap();
-    };
-    tokio::select! {
-        () = &mut publishing => panic!("the server took a message without having room"),
-        () = meanwhile => {}
+        server.feed(room).await.unwrap();
+        publishing.await;
+        assert_eq!(numbers(&receive(&*consumer, 1).await), [100], "{room:?}");
     }
-    server.feed().await.unwrap();
-    publishing.await;
-    assert_eq!(numbers(&receive(&*consumer, 1).await), [100]);
 }
 
 /// A server that looks ten times a second and closes channels after three seconds.
 async fn impatient() -> RabbitServer {
     let server = RabbitServer::start().unwrap();
-    let limits = "application:set_env(rabbit, consumer_timeout, 3000), application:set_env(rabbit, channel_tick_interval, 100)";
-    server.eval(limits).await.unwrap();
+    server.set_consumer_timeout(Duration::from_secs(3)).await.unwrap();
     server
 }
 

@@ -17,6 +17,7 @@ mod harness {
 }
 
 mod connecting;
+mod deadline;
 mod deliveries;
 mod encrypted;
 mod entities;

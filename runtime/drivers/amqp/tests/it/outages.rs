@@ -9,33 +9,35 @@ use rwork_protocol::{Message, QueueName, Record, State, TaskId};
 use tokio::time::timeout;
 
 use crate::connecting::{connect, refusal, shown, works};
-use crate::rabbitmq::RabbitServer;
+use crate::rabbitmq::{RabbitServer, Room};
 
 /// A wait that is longer has no end.
 const HANG: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_low_on_memory_is_waited_for() {
+async fn a_server_that_lacks_memory_or_disk_is_waited_for() {
     let server = RabbitServer::start().unwrap();
-    let url = format!("{}?heartbeat=1", server.url(&server.fresh_vhost().await.unwrap()));
-    let amqp = connect(&url).await;
-    works(&amqp).await;
-    server.starve().await.unwrap();
-    let facts = timeout(HANG, amqp.examine()).await.unwrap().unwrap();
-    assert_eq!(facts.blocked.as_deref(), Some("low on memory"));
-    let queue = QueueName::new("works").unwrap();
-    let mut publishing = Box::pin(amqp.publish(vec![to(&queue)]));
-    // Longer than two heartbeats, which nobody sends on a blocked connection.
-    let waits = timeout(Duration::from_secs(3), &mut publishing).await;
-    assert!(waits.is_err(), "it waits as long as the alarm lasts: {waits:?}");
-    // Who consumes is not blocked, and neither is who connects.
-    assert_eq!(timeout(HANG, amqp.purge(&queue)).await.expect("an answer").unwrap(), 0);
-    connect(&url).await;
-    server.feed().await.unwrap();
-    timeout(HANG, publishing).await.expect("the alarm is over").unwrap();
-    assert_eq!(amqp.purge(&queue).await.unwrap(), 1, "exactly once");
-    let facts = timeout(HANG, amqp.examine()).await.unwrap().unwrap();
-    assert!(facts.blocked.is_none() && facts.confirmed_in.is_some(), "{facts:?}");
+    for room in Room::ALL {
+        let url = format!("{}?heartbeat=1", server.url(&server.fresh_vhost().await.unwrap()));
+        let amqp = connect(&url).await;
+        works(&amqp).await;
+        server.starve(room).await.unwrap();
+        let facts = timeout(HANG, amqp.examine()).await.unwrap().unwrap();
+        assert_eq!(facts.blocked.as_deref(), Some(room.complaint()));
+        let queue = QueueName::new("works").unwrap();
+        let mut publishing = Box::pin(amqp.publish(vec![to(&queue)]));
+        // Longer than two heartbeats, which nobody sends on a blocked connection.
+        let waits = timeout(Duration::from_secs(3), &mut publishing).await;
+        assert!(waits.is_err(), "it waits as long as the alarm lasts: {waits:?}");
+        // Who consumes is not blocked, and neither is who connects.
+        assert_eq!(timeout(HANG, amqp.purge(&queue)).await.expect("an answer").unwrap(), 0);
+        connect(&url).await;
+        server.feed(room).await.unwrap();
+        timeout(HANG, publishing).await.expect("the alarm is over").unwrap();
+        assert_eq!(amqp.purge(&queue).await.unwrap(), 1, "exactly once");
+        let facts = timeout(HANG, amqp.examine()).await.unwrap().unwrap();
+        assert!(facts.blocked.is_none() && facts.confirmed_in.is_some(), "{facts:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
