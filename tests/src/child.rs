@@ -4,6 +4,7 @@
 //! drops. Linux binds that to the parent's *thread*, so all are started from one thread that lives as long as the process.
 
 use std::ffi::OsStr;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::TcpListener;
 use std::process::{Child, Command};
@@ -12,6 +13,11 @@ use std::sync::mpsc::{Sender, channel};
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
+
+/// The lowest port of a test's own servers: well-known ones are below.
+const PORT_MIN: u16 = 10_000;
+/// Ports that are looked at, of which few are taken.
+const PORTS_TRIED: usize = 100;
 
 type Order = (Command, Sender<io::Result<Child>>);
 
@@ -59,10 +65,29 @@ pub fn signal(child: &Child, signal: Signal) -> anyhow::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// A port that nobody listens on now. Somebody else may take it before the child does.
+/// A port that nobody listens on now. Another test's server may take it before the child does.
 ///
 /// # Errors
 /// When the system has none.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(free_listener()?.local_addr()?.port())
+}
+
+/// A listener on loopback, on a port that the system gives to no outgoing connection: while nobody listens there it stays
+/// free. (A client that tries it again and again would otherwise be given it one day, and be connected to itself.)
+///
+/// # Errors
+/// When the system has none.
+pub fn free_listener() -> anyhow::Result<TcpListener> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let outgoing = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(PORT_MIN);
+    for _ in 0..PORTS_TRIED {
+        let random = RandomState::new().build_hasher().finish();
+        let Some(port) = random.checked_rem(u64::from(outgoing.saturating_sub(PORT_MIN))) else { break };
+        let port = PORT_MIN + u16::try_from(port)?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener);
+        }
+    }
+    Ok(TcpListener::bind(("127.0.0.1", 0))?)
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 
+use crate::child::free_listener;
+
 /// What becomes of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -40,7 +42,7 @@ impl Proxy {
     /// # Errors
     /// When there is no port.
     pub fn before(server: u16) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let listener = free_listener()?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(Mutex::new(State { server, mode: Mode::Open, open: Vec::new(), generation: 0 }));
         let proxy = Self { port, state };

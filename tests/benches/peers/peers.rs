@@ -63,6 +63,12 @@ pub(crate) fn threads(count: usize) -> Peer {
     celery(name, &["-P", "threads", "-c", &count.to_string()], Acks::After)
 }
 
+/// Celery's pool of so many green threads.
+pub(crate) fn gevent(count: usize) -> Peer {
+    let name = format!("Celery gevent, -c {count}, stored, acked after");
+    celery(name, &["-P", "gevent", "-c", &count.to_string()], Acks::After)
+}
+
 /// Celery in one process: its quickest answer.
 pub(crate) fn solo() -> Peer {
     celery("Celery solo, stored, acked after".to_owned(), &["-P", "solo"], Acks::After)

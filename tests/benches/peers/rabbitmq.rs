@@ -32,6 +32,9 @@ const OVER_NATIVE: f64 = 0.8;
 /// Send, run, answer and wake the client, in milliseconds, half of all.
 const TRIP_MS: f64 = 0.7;
 
+/// Of Celery's gevent pool: as many as its users commonly take.
+const GREEN_THREADS: usize = 100;
+
 /// Messages of one publish.
 const BATCH: usize = 1_000;
 
@@ -150,6 +153,7 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
         peers::prefork(2 * cores, Acks::After),
         peers::prefork(2 * cores, Acks::Before),
         peers::threads(2 * cores),
+        peers::gevent(GREEN_THREADS),
         peers::solo(),
     ];
     let best = trials::best(&ground, candidates, options).await?;
