@@ -13,6 +13,9 @@ use crate::ground::{QUEUE, Urls};
 /// Where the sources of the peers are.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 
+/// Messages in the hands of each of Celery's processes, of which none ever waits for one then.
+const PREFETCH: usize = 1_000;
+
 /// A worker of the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -26,7 +29,7 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug)]
 enum Kind {
     Rwork,
-    Celery { pool: Vec<String>, acks: Acks },
+    Celery { pool: Vec<String>, acks: Acks, prefetch: usize },
     Native,
 }
 
@@ -66,7 +69,11 @@ pub(crate) fn threads(count: usize) -> Peer {
 /// Celery's pool of so many green threads.
 pub(crate) fn gevent(count: usize) -> Peer {
     let name = format!("Celery gevent, -c {count}, stored, acked after");
-    celery(name, &["-P", "gevent", "-c", &count.to_string()], Acks::After)
+    let mut peer = celery(name, &["-P", "gevent", "-c", &count.to_string()], Acks::After);
+    if let Kind::Celery { prefetch, .. } = &mut peer.kind {
+        *prefetch = PREFETCH / count;
+    }
+    peer
 }
 
 /// Celery in one process: its quickest answer.
@@ -76,7 +83,7 @@ pub(crate) fn solo() -> Peer {
 
 fn celery(name: String, pool: &[&str], acks: Acks) -> Peer {
     let pool = pool.iter().map(|word| (*word).to_owned()).collect();
-    Peer { name, stores: true, kind: Kind::Celery { pool, acks } }
+    Peer { name, stores: true, kind: Kind::Celery { pool, acks, prefetch: PREFETCH } }
 }
 
 /// The crate `celery` 0.5: a native function call for a task, no results, acknowledged before it runs.
@@ -106,13 +113,14 @@ impl Peer {
                 command.env("RWORK_TASK_IGNORE_RESULT", if self.stores { "false" } else { "true" });
                 command
             }
-            Kind::Celery { pool, acks } => {
+            Kind::Celery { pool, acks, prefetch } => {
                 let mut command = child::mortal(Version::Current.interpreter());
                 command.args(["-m", "celery", "-A", "noop", "worker", "-l", "ERROR"]).args(pool);
                 // It has nobody to talk to.
                 command.args(["--without-gossip", "--without-mingle", "--without-heartbeat"]);
                 python(&mut command, urls);
                 command.env("PEER_ACKS_LATE", if *acks == Acks::After { "1" } else { "0" });
+                command.env("PEER_PREFETCH_MULTIPLIER", prefetch.to_string());
                 command
             }
             Kind::Native => {

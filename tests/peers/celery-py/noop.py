@@ -1,6 +1,7 @@
 """The Celery app that rwork's benchmark is held against: one task that does nothing, its result stored.
 
-The worker is `celery -A noop worker …` with `PEER_BROKER`, `PEER_BACKEND`, and `PEER_ACKS_LATE` 1 or 0. The client is
+The worker is `celery -A noop worker …` with `PEER_BROKER`, `PEER_BACKEND`, `PEER_ACKS_LATE` 1 or 0, and
+`PEER_PREFETCH_MULTIPLIER`. The client is
 
     python noop.py send         put one message into the queue: what all peers are given copies of
     python noop.py trips N      N times a send and the wait for its result; prints how long each took, in milliseconds
@@ -22,7 +23,7 @@ app.conf.update(
     task_acks_late=os.environ.get("PEER_ACKS_LATE", "1") == "1",
     task_ignore_result=False,
     # So many messages in the worker's hands that none of its processes ever waits for one.
-    worker_prefetch_multiplier=1000,
+    worker_prefetch_multiplier=int(os.environ.get("PEER_PREFETCH_MULTIPLIER", "1000")),
     # Whatever takes time and is not asked for.
     worker_send_task_events=False,
     worker_enable_remote_control=False,
