@@ -1,6 +1,6 @@
-//! P1 and P2 on RabbitMQ, with classic and with quorum queues: two rwork workers and one of Celery's on one queue; by turns
-//! one of the three is killed and every connection is closed, each second; the broker is stopped and started, killed, and
-//! starved of memory. Every message that was accepted must have its one result, and nothing may run twice but what was in
+//! P1 and P2 on RabbitMQ, with classic and with quorum queues: two rwork workers and one of Celery's on one queue; each second
+//! every connection is closed, and every other one of the three is killed, too; the broker is stopped and started, killed,
+//! and starved of memory. Every message that was accepted must have its one result, and nothing may run twice but what was in
 //! somebody's hands at a cut.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::crew::{Crew, Ground};
 use super::{BATCH, REDELIVERY_MAX, produce_through_outages};
 
-/// Somebody is killed, or all connections are closed, so often.
+/// All connections are closed so often, and somebody is killed half as often.
 const CUT_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker knows so soon that its connection is gone, on a busy machine.
@@ -142,8 +142,10 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
     anyhow::ensure!(verdict.redelivered > 0, "no kill met a worker that held a message: nothing was shown");
     // The short form runs beside other tests on a busy machine: it judges no times.
     if is_full_run() {
+        // While there is an alarm the server takes no copy, by which a delivery is counted on classic queues.
+        let most = REDELIVERY_MAX + scale.alarm;
         let took = verdict.redelivery_max;
-        anyhow::ensure!(took <= REDELIVERY_MAX, "redelivery took {took:?}");
+        anyhow::ensure!(took <= most, "redelivery took {took:?}");
     }
     Ok(())
 }
@@ -177,12 +179,13 @@ impl Broker {
             self.server.starve(Room::Memory).await?;
             sleep(self.alarm).await;
             self.server.feed(Room::Memory).await
-        } else if number.is_multiple_of(2) {
-            crew.kill_one(rng).await
         } else {
             let from = now();
             self.server.close_connections(&self.vhost, "chaos").await?;
             self.note(from);
+            if number.is_multiple_of(2) {
+                crew.kill_one(rng).await?;
+            }
             Ok(())
         }
     }
