@@ -3,6 +3,7 @@
 //!
 //! What is not about one broker's own keys or queues runs on both, from one place ([`on_both`]). Parts of items that are about events and remote control come with those.
 
+mod busy;
 mod leftovers;
 mod lifecycle;
 mod messages;

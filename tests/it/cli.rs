@@ -1,5 +1,6 @@
 //! The command line as its users meet it: the real binary, its exit status and both of its streams.
 
+mod brokers;
 mod errors;
 mod help;
 mod life;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 
@@ -34,6 +35,8 @@ struct State {
     open: Vec<TcpStream>,
     /// Which listener is the present one.
     generation: u64,
+    /// Where it runs.
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
@@ -44,7 +47,13 @@ impl Proxy {
     pub fn before(server: u16) -> anyhow::Result<Self> {
         let listener = free_listener()?;
         let port = listener.local_addr()?.port();
-        let state = Arc::new(Mutex::new(State { server, mode: Mode::Open, open: Vec::new(), generation: 0 }));
+        let state = Arc::new(Mutex::new(State {
+            server,
+            mode: Mode::Open,
+            open: Vec::new(),
+            generation: 0,
+            listener: None,
+        }));
         let proxy = Self { port, state };
         proxy.listen(listener, 0);
         Ok(proxy)
@@ -58,7 +67,7 @@ impl Proxy {
     /// Ends all that is open; what comes from now on fares as said.
     ///
     /// # Errors
-    /// When the port was taken by somebody else while it was shut.
+    /// When the port was taken by somebody else while it was shut; when it can't be shut.
     pub fn set(&self, mode: Mode) -> anyhow::Result<()> {
         let was = std::mem::replace(&mut self.state().mode, mode);
         for stream in self.state().open.drain(..) {
@@ -68,7 +77,10 @@ impl Proxy {
         if mode == Mode::Shut && was != Mode::Shut {
             self.state().generation += 1;
             // The listener looks at its generation when somebody comes, and leaves.
-            let _ = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port)));
+            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port)))?;
+            let listener = self.state().listener.take();
+            // Until it has left, the port is not free for the next one.
+            listener.map(JoinHandle::join);
         }
         if was == Mode::Shut && mode != Mode::Shut {
             let listener =
@@ -81,7 +93,7 @@ impl Proxy {
 
     fn listen(&self, listener: TcpListener, generation: u64) {
         let state = Arc::clone(&self.state);
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if lock(&state).generation != generation {
                     return;
@@ -90,6 +102,7 @@ impl Proxy {
                 let _ = take(&state, client);
             }
         });
+        self.state().listener = Some(thread);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

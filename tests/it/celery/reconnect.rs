@@ -4,66 +4,24 @@
 use std::sync::Arc;
 
 use redis::cmd;
-use rwork_tests::journal::Reader;
 use rwork_tests::redis::{MASTER_NAME, Options, RedisServer, Sentinel};
 use rwork_tests::stage::Stage;
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// Messages that wait while one runs, through the whole outage.
-const WAITING: u64 = 20;
+use super::busy::Busy;
 
-/// A worker with one running task and others that wait, some of them held by it.
-struct Busy {
-    stage: Stage,
-    ids: Vec<String>,
-    log: Reader,
-    _worker: rwork_tests::process::WorkerProcess,
+/// Starts it, with one task that runs.
+async fn start(stage: Stage) -> anyhow::Result<Busy> {
+    // What it holds of the others is acknowledged by the server before anything happens to it.
+    let held = async |redis: &mut _| Ok(cmd("HLEN").arg("unacked").query_async::<u32>(redis).await? > 1);
+    Busy::start(stage, async |stage| stage.until(held).await).await
 }
 
-impl Busy {
-    /// Starts the worker, sends everything, and returns when one runs and others are held.
-    async fn start(stage: Stage) -> anyhow::Result<Self> {
-        let worker = stage.worker("busy@test", &["-c", "1", "--max-in-flight", "1"]).await?;
-        let client = stage.client().await?;
-        let code = r#"
-            ids = [hold.delay(0, "go").id]
-            return ids + [note.delay(number + 1).id for number in range(waiting)]
-        "#;
-        let ids = client.run(code, json!({"waiting": WAITING})).await?;
-        let ids: Vec<String> =
-            ids.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
-        stage.started(&ids[0]).await;
-        // What it holds of the others is acknowledged by the server before anything happens to it.
-        stage
-            .until(async |redis| Ok(cmd("HLEN").arg("unacked").query_async::<u32>(redis).await? > 1))
-            .await?;
-        let log = stage.journal.reader_from_now();
-        Ok(Self { stage, ids, log, _worker: worker })
-    }
-
-    /// Waits until the worker has warned of this cause since the outage began.
-    async fn told(&self, cause: &str) {
-        let causes = |error: &str| error.contains(cause);
-        let mut log = self.log.clone();
-        log.find(|entry| entry.is_alarming() && entry.field("error").is_some_and(causes)).await;
-    }
-
-    /// Lets the running task go on, and looks that all come to their one result.
-    async fn goes_on(self) -> anyhow::Result<()> {
-        let stage = &self.stage;
-        stage.open("go")?;
-        // A client of its own: what an outage does to Celery's clients is not the matter here.
-        let client = stage.client().await?;
-        let code = "return [result(app, id).get(timeout=T) for id in ids]";
-        let results = client.run(code, json!({"ids": self.ids})).await?;
-        assert_eq!(results.as_array().map(Vec::len), Some(self.ids.len()));
-        assert_eq!(client.call("wire.add", json!([2, 3])).await?, json!(5), "and new ones are taken");
-        for number in 1..=WAITING {
-            assert_eq!(stage.starts(number)?, 1, "{number} was not running at the outage");
-        }
-        assert_eq!(stage.dead().await?, Vec::<Value>::new());
-        Ok(())
-    }
+/// Waits until the worker has warned of this cause since the outage began.
+async fn told(busy: &Busy, cause: &str) {
+    let causes = |error: &str| error.contains(cause);
+    let mut log = busy.log.clone();
+    log.find(|entry| entry.is_alarming() && entry.field("error").is_some_and(causes)).await;
 }
 
 /// A stage on a server of its own, with short leases and little patience.
@@ -88,11 +46,11 @@ fn configure(stage: &Stage, more: &str) -> anyhow::Result<()> {
 /// Awaits a test of one outage, with the workers' log if it fails.
 macro_rules! busy {
     ($stage:expr, |$busy:ident| $test:expr) => {{
-        let $busy = Busy::start($stage).await?;
+        let $busy = start($stage).await?;
         let journal = $busy.stage.journal.clone();
         rwork_tests::stage::unless_it_hangs(&journal, async move {
             $test;
-            $busy.goes_on().await
+            $busy.all_come().await
         })
         .await
     }};
@@ -103,7 +61,7 @@ async fn a_killed_server_comes_back() -> anyhow::Result<()> {
     let (server, stage) = stage(Options { append_only: true, ..Options::default() })?;
     busy!(stage, |busy| {
         server.kill_9()?;
-        busy.told("connection refused").await;
+        told(&busy, "connection refused").await;
         server.start_again()?
     })
 }
@@ -118,7 +76,7 @@ async fn every_connection_is_killed() -> anyhow::Result<()> {
         };
         let killed = kill("normal", &mut redis).await? + kill("pubsub", &mut redis).await?;
         assert!(killed >= 2, "the worker has more than one connection");
-        busy.told("the connection was closed").await
+        told(&busy, "the connection was closed").await
     })
 }
 
@@ -127,7 +85,7 @@ async fn a_paused_server_goes_on() -> anyhow::Result<()> {
     let (server, stage) = stage(Options::default())?;
     busy!(stage, |busy| {
         server.pause()?;
-        busy.told("no answer within 1 s").await;
+        told(&busy, "no answer within 1 s").await;
         server.resume()?
     })
 }
@@ -139,7 +97,7 @@ async fn a_busy_server_answers_late() -> anyhow::Result<()> {
         let mut redis = server.connect(0).await?;
         let asleep =
             tokio::spawn(async move { cmd("DEBUG").arg("SLEEP").arg(3).query_async::<()>(&mut redis).await });
-        busy.told("no answer within 1 s").await;
+        told(&busy, "no answer within 1 s").await;
         asleep.await??
     })
 }
@@ -152,7 +110,7 @@ async fn the_password_is_another_one_for_a_while() -> anyhow::Result<()> {
         let mut password = cmd("CONFIG");
         let () = password.arg("SET").arg("requirepass").arg("second").query_async(&mut redis).await?;
         let () = cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query_async(&mut redis).await?;
-        busy.told("WRONGPASS").await;
+        told(&busy, "WRONGPASS").await;
         for entry in busy.stage.journal.so_far() {
             assert!(!entry.to_string().contains("first"), "the log tells a password: {entry}");
         }
@@ -168,7 +126,7 @@ async fn the_memory_is_full_for_a_while() -> anyhow::Result<()> {
         let () = cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).query_async(&mut redis).await?;
         // Its result can't be stored now, and its message is acked only when it is.
         busy.stage.open("go")?;
-        busy.told("is full: OOM").await;
+        told(&busy, "is full: OOM").await;
         let () = cmd("CONFIG").arg("SET").arg("maxmemory").arg("64mb").query_async(&mut redis).await?;
     })
 }
@@ -189,7 +147,7 @@ async fn a_replica_becomes_the_master() -> anyhow::Result<()> {
     busy!(stage, |busy| {
         // What is looked into is the replica: all that was accepted is there already.
         master.kill_9()?;
-        busy.told("connection refused").await;
+        told(&busy, "connection refused").await;
         sentinel.has_switched().await?
     })
 }

@@ -10,8 +10,9 @@ use rwork_tests::rabbitmq::{Clients, RabbitServer};
 use rwork_tests::tls::Tls;
 use serde_json::Value;
 
+use super::Place;
+use super::brokers::{given_up, json};
 use super::worker::Worker;
-use super::{Answer, Place};
 
 /// Within this a user is told what is wrong.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
@@ -20,11 +21,6 @@ const TOLD_WITHIN: Duration = Duration::from_secs(5);
 fn place() -> (Place, String) {
     let server = RabbitServer::shared();
     (super::life::with_math(), server.url(&server.fresh_vhost_blocking().unwrap()))
-}
-
-#[track_caller]
-fn json(answer: Answer) -> Value {
-    serde_json::from_str(&answer.ok()).unwrap()
 }
 
 #[test]
@@ -58,18 +54,7 @@ fn queues_are_counted_and_purged() {
 #[test]
 fn what_was_given_up_is_kept_and_sent_again() {
     let (place, url) = place();
-    place.run(&["call", "-b", &url, "math.nope", "--id", "nobody-knows-it"]).ok();
-    let drain = || assert_eq!(place.run(&["run", "-b", &url, "--drain"]).status, 0);
-    drain();
-    let letters = json(place.run(&["dead", "list", "-b", &url, "--json"]));
-    let letter = letters[0]["id"].as_str().unwrap();
-    let shown = place.run(&["dead", "show", "-b", &url, letter]).ok();
-    assert!(shown.contains("task id     nobody-knows-it") && shown.contains("unknown-task"), "{shown}");
-    place.run(&["dead", "retry", "-b", &url, letter]).ok();
-    assert_eq!(json(place.run(&["dead", "list", "-b", &url, "--json"])), serde_json::json!([]));
-    drain();
-    place.run(&["dead", "purge", "-b", &url, "--all", "--yes"]).ok();
-    assert_eq!(json(place.run(&["dead", "list", "-b", &url, "--json"])), serde_json::json!([]));
+    given_up(&place, &url);
 }
 
 #[test]

@@ -5,18 +5,14 @@ use rustix::process::Signal;
 use rwork_tests::redis::{Options, RedisServer};
 use serde_json::Value;
 
+use super::Place;
+use super::brokers::{given_up, json};
 use super::worker::Worker;
-use super::{Answer, Place};
 
 /// A place with the `math` plugin, and the URL of a database of its own.
 fn place() -> (Place, String) {
     let url = RedisServer::shared().url(RedisServer::fresh_database());
     (super::life::with_math(), url)
-}
-
-#[track_caller]
-fn json(answer: Answer) -> Value {
-    serde_json::from_str(&answer.ok()).unwrap()
 }
 
 #[test]
@@ -54,20 +50,9 @@ fn queues_are_counted_and_purged() {
 #[test]
 fn what_was_given_up_is_kept_and_sent_again() {
     let (place, url) = place();
-    place.run(&["call", "-b", &url, "math.nope", "--id", "nobody-knows-it"]).ok();
-    let drain = || assert_eq!(place.run(&["run", "-b", &url, "--drain"]).status, 0);
-    drain();
-    let letters = json(place.run(&["dead", "list", "-b", &url, "--json"]));
-    let letter = letters[0]["id"].as_str().unwrap();
-    let shown = place.run(&["dead", "show", "-b", &url, letter]).ok();
-    assert!(shown.contains("task id     nobody-knows-it") && shown.contains("unknown-task"), "{shown}");
+    given_up(&place, &url);
     let result = place.run(&["result", "-b", &url, "nobody-knows-it"]);
     assert_eq!((result.status, result.stderr.lines().next()), (1, Some("NotRegistered: math.nope")));
-    place.run(&["dead", "retry", "-b", &url, letter]).ok();
-    assert_eq!(json(place.run(&["dead", "list", "-b", &url, "--json"])), serde_json::json!([]));
-    drain();
-    place.run(&["dead", "purge", "-b", &url, "--all", "--yes"]).ok();
-    assert_eq!(json(place.run(&["dead", "list", "-b", &url, "--json"])), serde_json::json!([]));
 }
 
 /// State, finding and hint of each of `doctor`'s checks with this name.

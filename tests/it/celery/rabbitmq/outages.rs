@@ -3,84 +3,49 @@
 
 use std::sync::Arc;
 
-use rwork_tests::journal::{Entry, Reader};
-use rwork_tests::process::WorkerProcess;
+use rwork_tests::journal::Entry;
 use rwork_tests::rabbitmq::{Queue, RabbitServer, Room};
 use rwork_tests::stage::{Kind, Rabbit, Stage, unless_it_hangs};
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// Messages that wait while one runs, through the whole outage.
-const WAITING: u64 = 20;
+use crate::celery::busy::{Busy, WAITING};
 
-/// A worker with one running task and others that wait, some of them held by it.
-struct Busy {
-    stage: Stage,
-    ids: Vec<String>,
-    log: Reader,
-    worker: WorkerProcess,
+/// Starts it, with one task that runs.
+async fn start(kind: Kind, rabbit: Rabbit) -> anyhow::Result<Busy> {
+    // Without confirms Celery itself may lose what it sent before the server wrote it down.
+    let confirm = json!({"broker_transport_options": {"confirm_publish": true}});
+    let stage = Stage::with(kind, rabbit)?.with_settings(confirm);
+    let all_there = |queue: &Queue| queue.unsettled > 1 && queue.ready + queue.unsettled > WAITING;
+    Busy::start(stage, async |stage| stage.rabbit()?.until_queue("celery", all_there).await).await
 }
 
-impl Busy {
-    /// Starts the worker, sends everything, and returns when one runs and others are held.
-    async fn start(kind: Kind, rabbit: Rabbit) -> anyhow::Result<Self> {
-        // Without confirms Celery itself may lose what it sent before the server wrote it down.
-        let confirm = json!({"broker_transport_options": {"confirm_publish": true}});
-        let stage = Stage::with(kind, rabbit)?.with_settings(confirm);
-        let worker = stage.worker("busy@test", &["-c", "1", "--max-in-flight", "1"]).await?;
-        let client = stage.client().await?;
-        let code = r#"
-            ids = [hold.delay(0, "go").id]
-            return ids + [note.delay(number + 1).id for number in range(waiting)]
-        "#;
-        let ids = client.run(code, json!({"waiting": WAITING})).await?;
-        let ids: Vec<String> =
-            ids.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
-        stage.started(&ids[0]).await;
-        let all_there = |queue: &Queue| queue.unsettled > 1 && queue.ready + queue.unsettled > WAITING;
-        stage.rabbit()?.until_queue("celery", all_there).await?;
-        let log = stage.journal.reader_from_now();
-        Ok(Self { stage, ids, log, worker })
-    }
+/// Lets the running task end, and waits until the worker has warned since the outage began: one that has all it can hold
+/// has nothing to say to the server before.
+async fn told(busy: &Busy) -> anyhow::Result<()> {
+    busy.stage.open("go")?;
+    let mut log = busy.log.clone();
+    log.find(|entry| entry.says("lost the broker: what was held will be redelivered")).await;
+    Ok(())
+}
 
-    /// Lets the running task end, and waits until the worker has warned since the outage began: one that has all it can
-    /// hold has nothing to say to the server before.
-    async fn told(&self) -> anyhow::Result<()> {
-        self.stage.open("go")?;
-        let mut log = self.log.clone();
-        log.find(|entry| entry.says("lost the broker: what was held will be redelivered")).await;
-        Ok(())
-    }
-
-    /// Lets the running task go on, and looks that all come to their one result.
-    async fn goes_on(self) -> anyhow::Result<()> {
-        let stage = &self.stage;
-        stage.open("go")?;
-        // A client of its own: what an outage does to Celery's clients is not the matter here.
-        let client = stage.client().await?;
-        let code = "return [result(app, id).get(timeout=T) for id in ids]";
-        let results = client.run(code, json!({"ids": self.ids})).await?;
-        assert_eq!(results.as_array().map(Vec::len), Some(self.ids.len()));
-        assert_eq!(client.call("wire.add", json!([2, 3])).await?, json!(5), "and new ones are taken");
-        for number in 1..=WAITING {
-            assert_eq!(stage.starts(number)?, 1, "{number} was not running at the outage");
-        }
-        // What ran when the connection went is delivered again, and may run again.
-        assert!(stage.starts(0)? <= 2);
-        stage.settled().await?;
-        assert_eq!(stage.dead().await?, Vec::<Value>::new());
-        assert_eq!(self.worker.terminate().await?.code(), Some(0));
-        Ok(())
-    }
+/// Looks that all come to their one result, and that nothing is left.
+async fn goes_on(busy: Busy) -> anyhow::Result<()> {
+    busy.all_come().await?;
+    // What ran when the connection went is delivered again, and may run again.
+    assert!(busy.stage.starts(0)? <= 2);
+    busy.stage.settled().await?;
+    assert_eq!(busy.worker.terminate().await?.code(), Some(0));
+    Ok(())
 }
 
 /// Awaits a test of one outage, with the worker's log if it fails.
 macro_rules! busy {
     ($kind:expr, $rabbit:expr, |$busy:ident| $test:expr) => {{
-        let $busy = Busy::start($kind, $rabbit).await?;
+        let $busy = start($kind, $rabbit).await?;
         let journal = $busy.stage.journal.clone();
         unless_it_hangs(&journal, async move {
             $test;
-            $busy.goes_on().await
+            goes_on($busy).await
         })
         .await?
     }};
@@ -92,12 +57,12 @@ async fn item_39_a_restarted_server_is_found_again() -> anyhow::Result<()> {
     for kind in [Kind::RabbitMq, Kind::Quorum] {
         busy!(kind, Rabbit::on(server).await?, |busy| {
             server.stop_app().await?;
-            busy.told().await?;
+            told(&busy).await?;
             server.start_app().await?
         });
         busy!(kind, Rabbit::on(server).await?, |busy| {
             server.kill_9()?;
-            busy.told().await?;
+            told(&busy).await?;
             server.start_again()?
         });
     }
@@ -144,7 +109,7 @@ async fn every_connection_is_closed_by_the_server() -> anyhow::Result<()> {
             let rabbit = busy.stage.rabbit()?;
             let closed = rabbit.server().close_connections(rabbit.vhost(), "for a test").await?;
             assert!(closed >= 1, "the worker has a connection");
-            busy.told().await?
+            told(&busy).await?
         });
     }
     Ok(())

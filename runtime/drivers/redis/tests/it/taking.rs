@@ -374,6 +374,7 @@ async fn waiting_costs_nothing() {
     let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.unwrap();
     let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
     let calls: u32 = line.split("calls=").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
-    // A take and a settle for each; some for the start and for ticks of the clock.
-    assert!(calls < 20 * 2 + 20, "{line}");
+    // A take and a settle for each, and a look where it came before the consumer waited; some for the start and for ticks of
+    // the clock.
+    assert!(calls < 20 * 3 + 20, "{line}");
 }
