@@ -13,7 +13,7 @@ use redis::{Cmd, Value};
 use rwork_broker::{Disposition, Error, Reason};
 use rwork_protocol::Timestamp;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
 use crate::broker::locked;
@@ -32,6 +32,8 @@ pub(super) const WAIT_MIN: Duration = Duration::from_millis(1);
 pub(super) struct Rest {
     /// Until then only the server's word is worth another look.
     pub(super) until: Instant,
+    /// Then something is due. The server itself ends a wait up to a tenth of a second late.
+    pub(super) is_due: bool,
     /// The queue at whose gate to wait: its first list has not been looked at. `None`: the server tells of all lists.
     pub(super) gate: Option<usize>,
 }
@@ -107,17 +109,18 @@ pub(super) async fn wait(wish: Wish, rest: Rest) -> Result<Came, Error> {
     let (taken, is_allowed) = tokio::select! {
         biased;
         waited = waited => waited?,
-        never = call_back(shared, &rang) => match never {},
+        never = call_back(shared, rest, &rang) => match never {},
     };
     let wait = Wait { rest, rang: rang.into_inner(), is_allowed };
     Ok(taken.map_or(Came::Lost, |elements| Came::Waited(elements, wish.max, wait)))
 }
 
 /// Ends a wait when there is something to do elsewhere.
-async fn call_back(shared: &Shared, rang: &AtomicBool) -> Infallible {
+async fn call_back(shared: &Shared, rest: Rest, rang: &AtomicBool) -> Infallible {
     tokio::select! {
         () = shared.bell.notified() => {}
         () = shared.closing.cancelled() => {}
+        () = sleep_until(rest.until), if rest.is_due => {}
     }
     rang.store(true, Ordering::Relaxed);
     let unblock = unblock(&shared.wire);

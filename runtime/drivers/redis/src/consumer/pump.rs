@@ -245,12 +245,12 @@ async fn await_room(shared: &Shared) {
 
 fn after(shared: &Shared, outlook: Outlook, gate: Option<usize>) -> Next {
     let longest = if shared.is_told { TICK } else { poll_interval(shared) };
-    let wait = match outlook {
+    let (wait, is_due) = match outlook {
         Outlook::Ready => return Next::Take,
-        Outlook::Due(wait) => wait.clamp(WAIT_MIN, longest),
-        Outlook::Nothing => longest,
+        Outlook::Due(wait) if wait < longest => (wait.max(WAIT_MIN), true),
+        Outlook::Due(_) | Outlook::Nothing => (longest, false),
     };
-    Next::Rest(Rest { until: Instant::now() + wait, gate })
+    Next::Rest(Rest { until: Instant::now() + wait, is_due, gate })
 }
 
 /// Whether a wait at a gate can be ended, as it must be when something comes elsewhere: without the right to that the server

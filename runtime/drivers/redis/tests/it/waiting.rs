@@ -1,7 +1,10 @@
 //! Waiting at a list: who is idle is handed the message, and nothing is lost where that goes wrong.
 
+use std::time::{Duration, SystemTime};
+
 use redis::AsyncCommands;
-use rwork_broker::{Broker, Disposition, Error, Settled};
+use rwork_broker::{Broker, Disposition, Error, Publish, Settled};
+use rwork_protocol::Timestamp;
 use tokio::task::yield_now;
 
 use crate::common::{Server, within};
@@ -69,6 +72,21 @@ async fn other_lists_are_not_forgotten() {
     }
     // Asked once at the start; at least three came where nobody waited, and one of them may have met a tick of the clock.
     assert!(calls(&mut admin, "client|unblock").await >= 3);
+}
+
+/// The server looks at the ends of waits ten times a second; what is due ends one by itself.
+#[tokio::test]
+async fn what_is_due_ends_the_wait() {
+    let server = Server::start();
+    let mut admin = server.admin().await;
+    let redis = connect(&server.url(), |_| {}).await;
+    let consumer = consume(&redis, &["celery"]).await;
+    let before = calls(&mut admin, "client|unblock").await;
+    let now = Timestamp::from_system(SystemTime::now());
+    let later = Publish { not_before: Some(now.plus(Duration::from_millis(300))), ..to("celery", 1) };
+    redis.publish(vec![later]).await.unwrap();
+    assert_eq!(numbers(&receive(&*consumer, 1).await), [1]);
+    assert!(calls(&mut admin, "client|unblock").await > before);
 }
 
 /// A dead worker whose connection lives on, as when its machine fell: what it is handed goes back at once.
