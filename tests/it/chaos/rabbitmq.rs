@@ -180,12 +180,13 @@ impl Broker {
             sleep(self.alarm).await;
             self.server.feed(Room::Memory).await
         } else {
-            let from = now();
-            self.server.close_connections(&self.vhost, "chaos").await?;
-            self.note(from);
+            // First: once its connection is closed a worker holds nothing that a kill could cost.
             if number.is_multiple_of(2) {
                 crew.kill_one(rng).await?;
             }
+            let from = now();
+            self.server.close_connections(&self.vhost, "chaos").await?;
+            self.note(from);
             Ok(())
         }
     }
