@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 use crate::config::WorkerConfig;
 
 /// Work held in store per CPU slot. Several times what a batch takes to arrive, far less than anybody waits for.
@@ -11,6 +13,59 @@ const HELD: Duration = Duration::from_millis(50);
 const WEIGHT_SHIFT: u32 = 4;
 /// A mean is believed after this many tasks; before, only the multiplier counts.
 const LEARNED: u32 = 16;
+
+/// With nothing started for so long, the tasks that run are long ones.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// How many messages to hold unstarted now.
+#[derive(Debug)]
+pub(crate) struct Prefetch {
+    mean: MeanDuration,
+    last_start: Instant,
+    /// Nothing has started for a while: as few as the multiplier says, and all of those.
+    stalled: bool,
+}
+
+impl Prefetch {
+    pub(crate) fn new() -> Self {
+        Self { mean: MeanDuration::default(), last_start: Instant::now(), stalled: false }
+    }
+
+    pub(crate) fn started(&mut self) {
+        (self.last_start, self.stalled) = (Instant::now(), false);
+    }
+
+    /// A run kept the worker busy for so long.
+    pub(crate) fn ran(&mut self, occupied: Duration) {
+        self.mean.add(occupied);
+    }
+
+    /// Messages to hold unstarted.
+    pub(crate) fn target(&self, config: &WorkerConfig) -> usize {
+        prefetch_for(self.mean.get(), config)
+    }
+
+    /// How many to ask for now.
+    pub(crate) fn room(&self, unstarted: usize, config: &WorkerConfig) -> usize {
+        let target = self.target(config);
+        if self.stalled { target.saturating_sub(unstarted) } else { room(unstarted, target) }
+    }
+
+    /// Resolves when nothing has started for a while, though something could. Cancel safe.
+    pub(crate) async fn stalls(&self, unstarted: usize) {
+        if self.stalled || unstarted == 0 {
+            return std::future::pending().await;
+        }
+        sleep_until(self.last_start + STALLED).await;
+    }
+
+    /// Nothing has started for a while: tasks have become long, and what was taken in the hope of short ones is for other
+    /// workers to run.
+    pub(crate) fn stall(&mut self) {
+        self.stalled = true;
+        self.mean = MeanDuration::of(STALLED);
+    }
+}
 
 /// A running mean of how long tasks hold the worker up.
 #[derive(Clone, Copy, Debug, Default)]
