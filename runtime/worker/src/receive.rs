@@ -237,7 +237,7 @@ impl Connector {
         if self.made {
             sleep(self.backoff.pause()).await;
         }
-        let lease = shared.broker.capabilities().ownership.lease();
+        let ownership = shared.broker.capabilities().ownership;
         loop {
             let asked = shared.clock.boot();
             let is_patient = |error: &Error| error.is_retryable() && shared.config.retry_on_startup;
@@ -246,7 +246,7 @@ impl Connector {
                     self.outage.over();
                     self.made = true;
                     let clock = Arc::clone(&shared.clock);
-                    return Ok(Arc::new(Session::new(consumer, clock, lease, asked)));
+                    return Ok(Arc::new(Session::new(consumer, clock, ownership, asked)));
                 }
                 Err(error) if !self.made && !is_patient(&error) => return Err(error),
                 Err(error) => {

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rwork_broker::{Batch, Committed, Consumer, Delivery, Error, Receipt, Resumed, Room};
+use rwork_broker::{
+    Batch, Commit, Committed, Consumer, Delivery, Ending, Error, Ownership, Receipt, Resumed, Room,
+};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
@@ -39,8 +41,8 @@ pub(crate) enum Over {
 pub(crate) struct Session {
     consumer: Box<dyn Consumer>,
     clock: Arc<dyn Clock>,
-    /// Length of a lease, where deliveries are ours by one.
-    lease: Option<Duration>,
+    /// What keeps its deliveries ours.
+    ownership: Ownership,
     standing: watch::Sender<Standing>,
     /// What led to the trouble, until somebody has told it. Held for one move.
     trouble: Mutex<Option<Error>>,
@@ -57,13 +59,13 @@ impl Session {
     pub(crate) fn new(
         consumer: Box<dyn Consumer>,
         clock: Arc<dyn Clock>,
-        lease: Option<Duration>,
+        ownership: Ownership,
         asked: Duration,
     ) -> Self {
         Self {
             consumer,
             clock,
-            lease,
+            ownership,
             standing: watch::Sender::new(Standing::Stands),
             trouble: Mutex::default(),
             renewed: watch::Sender::new(asked),
@@ -171,8 +173,15 @@ impl Session {
         batch: &Batch,
         outage: &mut Outage,
     ) -> Result<Vec<Committed>, Unanswered> {
+        let mut is_in_doubt = false;
         loop {
-            self.until_whole().await.map_err(|_| Unanswered::Over)?;
+            match self.until_whole().await {
+                Ok(()) => {}
+                Err(Over::Dead) if is_in_doubt && self.answers_the_dead(batch) => {
+                    return Ok(self.last_word(batch, outage).await);
+                }
+                Err(_) => return Err(Unanswered::Over),
+            }
             match self.consumer.commit(batch).await {
                 Ok(answers) => {
                     outage.over();
@@ -180,7 +189,36 @@ impl Session {
                 }
                 Err(error) if is_passing(&error) => sleep(outage.failed(&error)).await,
                 Err(error) if leaves_whole(&error) => return Err(Unanswered::Refused(error)),
-                Err(error) => self.trouble(error),
+                Err(error) => {
+                    is_in_doubt = true;
+                    self.trouble(error);
+                }
+            }
+        }
+    }
+
+    /// Whether the store knows what became of a dead consumer's batch, and that matters: what is not fenced by a receipt
+    /// must not be sent again by another number.
+    fn answers_the_dead(&self, batch: &Batch) -> bool {
+        let unfenced = |commit: &Commit| commit.ending == Ending::Unfenced;
+        self.ownership != Ownership::Connection && batch.commits.iter().any(unfenced)
+    }
+
+    /// What became of a batch of a consumer that is dead.
+    async fn last_word(&self, batch: &Batch, outage: &mut Outage) -> Vec<Committed> {
+        loop {
+            match self.consumer.commit(batch).await {
+                Ok(answers) => {
+                    outage.over();
+                    return answers;
+                }
+                // A copy of this process has this batch, too.
+                Err(Error::LeaseLost { .. }) => return vec![Committed::Lost; batch.commits.len()],
+                Err(error) => {
+                    sleep(outage.failed(&error)).await;
+                    // A new line, whatever it says; the next commit shows whether there is one.
+                    let _ = self.consumer.resume().await;
+                }
             }
         }
     }
@@ -202,7 +240,7 @@ impl Session {
                 false
             }
             // Without a lease a renewal is a look at the connection.
-            Err(error) if self.lease.is_none() && !leaves_whole(&error) => {
+            Err(error) if self.ownership.lease().is_none() && !leaves_whole(&error) => {
                 self.trouble(error);
                 false
             }
@@ -221,7 +259,7 @@ impl Session {
     /// Whether a renewal that was asked for within the last lease has been answered: nobody can have reaped us.
     pub(crate) fn is_fresh(&self) -> bool {
         let renewed = *self.renewed.borrow();
-        self.lease.is_none_or(|lease| self.clock.boot().saturating_sub(renewed) < lease)
+        self.ownership.lease().is_none_or(|lease| self.clock.boot().saturating_sub(renewed) < lease)
     }
 
     /// Resolves when it is fresh; a renewal comes first where it is not.
