@@ -21,6 +21,7 @@ mod group;
 mod host;
 mod intake;
 mod keeper;
+mod live;
 mod look;
 mod next;
 mod outage;

@@ -213,7 +213,7 @@ impl<E: Executor> Pipe<E> {
         // Looked at once: a body that goes between this look and the waiting has left its notice.
         let bytes = shared.budget.bodies.room();
         self.awaits_room = bytes == 0;
-        let messages = self.prefetch.room(self.admission.unstarted(), &shared.config);
+        let messages = self.prefetch.room(self.admission.unstarted(), &shared.live.load());
         if !self.awaits_room {
             self.group.ask(Room { messages, bytes });
         }
@@ -263,7 +263,7 @@ impl<E: Executor> Pipe<E> {
     /// Tasks have become long: what was taken in the hope of short ones goes back, for other workers to run.
     fn stall(&mut self) {
         self.prefetch.stall();
-        let keep = self.prefetch.target(&self.parts.shared.config);
+        let keep = self.prefetch.target(&self.parts.shared.live.load());
         let beyond = self.admission.take_beyond(keep);
         self.hand_over(beyond.into_iter().map(released).collect());
     }

@@ -187,7 +187,10 @@ impl Session {
                     outage.over();
                     return Ok(answers);
                 }
-                Err(error) if is_passing(&error) => sleep(outage.failed(&error)).await,
+                Err(error) if is_passing(&error) => {
+                    is_in_doubt = true;
+                    sleep(outage.failed(&error)).await;
+                }
                 Err(error) if leaves_whole(&error) => return Err(Unanswered::Refused(error)),
                 Err(error) => {
                     is_in_doubt = true;

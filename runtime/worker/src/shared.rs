@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rwork_backend::{ResultBackend, Store};
 use rwork_broker::{Broker, Reason};
@@ -13,6 +14,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
 use crate::ending::Ending;
+use crate::live::Live;
 use crate::outage::Backoff;
 use crate::summary::Summary;
 
@@ -27,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) rng: Mutex<fastrand::Rng>,
     /// What was done so far. Written by the committers once per batch.
     pub(crate) summary: Mutex<Summary>,
+    /// What may change while it runs. Written by whoever controls the worker.
+    pub(crate) live: ArcSwap<Live>,
     /// What is held between receipt and commit.
     pub(crate) budget: Arc<Budget>,
     /// Where renewals go; `None`: with everything else.

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rwork_backend::ResultBackend;
 use rwork_broker::Broker;
 use tokio::runtime::Handle;
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::WorkerConfig;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::live::Live;
 use crate::outage::Outage;
 use crate::parts::Parts;
 use crate::pipe::Pipe;
@@ -93,6 +95,7 @@ impl<E: Executor> Worker<E> {
             rng: Mutex::new(self.parts.rng),
             summary: Mutex::default(),
             renewals: self.parts.renewals,
+            live: ArcSwap::from_pointee(Live::from(&self.parts.config)),
             config: self.parts.config,
             #[cfg(test)]
             mistake: self.mistake,
