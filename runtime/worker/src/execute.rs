@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rwork_protocol::Exception;
 use rwork_sandbox::{CleanupReason, Invocation, KillReason, Outcome, Report, Stop, Usage};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Became, Effects, Fenced, Held, Subject as _, TaskCommit};
 use crate::ending::{AckPolicy, Ending};
@@ -113,9 +113,10 @@ async fn send<E: Executor>(request: &Request<E>, commit: TaskCommit) -> Result<(
 }
 
 /// A request that was not started goes back to the head of its queue.
-pub(crate) fn released<E: Executor>(accepted: Accepted<E>) -> TaskCommit {
-    let commit = accepted.request.commit(Effects::default());
-    commit.ended(Some(accepted.held), Ending::Released, AckPolicy::default())
+pub(crate) fn released<E: Executor>(accepted: Accepted<E>) -> (mpsc::WeakSender<TaskCommit>, TaskCommit) {
+    let Accepted { request, held } = accepted;
+    let commit = request.commit(Effects::default());
+    (request.commits.clone(), commit.ended(Some(held), Ending::Released, AckPolicy::default()))
 }
 
 /// Runs the invocation. A panic of the executor is rwork's own fault, and must not keep the delivery.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rwork_broker::{Receipt, Room};
 use rwork_sandbox::{KillReason, Stop, StopReason};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
@@ -27,7 +28,7 @@ use crate::commit::{Fence, TaskCommit};
 use crate::error::Error;
 use crate::execute::{Finished, execute, occupied, released};
 use crate::executor::Executor;
-use crate::group::Group;
+use crate::group::{Group, GroupId};
 use crate::intake::{Arrived, Intake, Source, intake};
 use crate::next;
 use crate::parts::Parts;
@@ -35,6 +36,9 @@ use crate::prefetch::Prefetch;
 use crate::receive::News;
 use crate::request::Accepted;
 use crate::session::{Over, Session};
+
+/// News of receivers that wait for the pipe: a batch, and words about consumers.
+const NEWS_MAX: usize = 4;
 
 /// A request that runs.
 struct Running {
@@ -46,8 +50,9 @@ struct Running {
 /// The state of a worker, owned by one task.
 pub(crate) struct Pipe<E: Executor> {
     pub(crate) parts: Arc<Parts<E>>,
-    /// One now; each has its own consumer.
-    group: Group,
+    /// Each has a consumer of its own.
+    groups: Vec<Group>,
+    news: mpsc::Receiver<(GroupId, News)>,
     admission: Admission<E>,
     /// Runs, and hand-overs to the committer. Each may hold one outcome that waits for room there.
     runs: JoinSet<Finished>,
@@ -65,7 +70,7 @@ pub(crate) struct Pipe<E: Executor> {
 pub(crate) enum Event<E: Executor> {
     /// The caller's condition came true.
     Stop,
-    News(Option<News>),
+    News(Option<(GroupId, News)>),
     Finished(Result<Finished, JoinError>),
     /// A request has its slot; `None`: one is due.
     Admitted(Option<(Accepted<E>, E::Slot)>),
@@ -76,8 +81,13 @@ pub(crate) enum Event<E: Executor> {
 
 impl<E: Executor> Pipe<E> {
     pub(crate) fn new(parts: Arc<Parts<E>>) -> Self {
+        let (told, news) = mpsc::channel(NEWS_MAX);
+        // One for all queues: they are taken from in one call.
+        let queues = parts.shared.config.queues.clone();
+        let groups = vec![Group::start(&parts.shared, 0, queues, told)];
         Self {
-            group: Group::start(&parts.shared),
+            groups,
+            news,
             admission: Admission::new(Arc::clone(&parts)),
             runs: JoinSet::new(),
             handing_over: 0,
@@ -128,7 +138,7 @@ impl<E: Executor> Pipe<E> {
             biased;
             () = stop => Event::Stop,
             Some(finished) = self.runs.join_next() => Event::Finished(finished),
-            news = self.group.news.recv() => Event::News(news),
+            news = self.news.recv() => Event::News(news),
             () = self.parts.shared.budget.bodies.until_freed(), if self.awaits_room => Event::Room,
             admitted = self.admission.admitted() => Event::Admitted(admitted),
             () = self.prefetch.stalls(unstarted) => Event::Stalled,
@@ -138,7 +148,7 @@ impl<E: Executor> Pipe<E> {
     fn react(&mut self, event: Event<E>) -> Result<(), Error> {
         match event {
             Event::Stop | Event::Room => {}
-            Event::News(Some(news)) => self.hear(news)?,
+            Event::News(Some((group, news))) => self.hear(group, news)?,
             Event::News(None) => return Err(Error::Receiver),
             Event::Finished(finished) => {
                 self.note_finished(finished);
@@ -155,7 +165,7 @@ impl<E: Executor> Pipe<E> {
 
     // receive
 
-    fn hear(&mut self, news: News) -> Result<(), Error> {
+    fn hear(&mut self, group: GroupId, news: News) -> Result<(), Error> {
         match news {
             News::Ready => {
                 let config = &self.parts.shared.config;
@@ -163,7 +173,7 @@ impl<E: Executor> Pipe<E> {
                 tracing::info!(node = %config.node, queues, "ready");
             }
             News::Arrived(source, arrived) => {
-                self.group.answered();
+                self.group(group, Group::answered);
                 self.take_in(&source, arrived);
             }
             News::Resumed(source, gone, fresh) => {
@@ -174,9 +184,15 @@ impl<E: Executor> Pipe<E> {
             // Nobody else has it: what was taken is run to its end.
             News::Over(_, Over::Forgotten) => {}
             News::Refused(source) => return Err(self.refused(source)),
-            News::Stopped => self.group.is_stopped = true,
+            News::Stopped => self.group(group, |group| group.is_stopped = true),
         }
         Ok(())
+    }
+
+    fn group(&mut self, id: GroupId, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.get_mut(id) {
+            change(group);
+        }
     }
 
     fn refused(&self, source: rwork_broker::Error) -> Error {
@@ -207,43 +223,48 @@ impl<E: Executor> Pipe<E> {
         let shared = &self.parts.shared;
         let is_full = self.admission.waiting() >= crate::config::WAITING_MAX;
         // What intake has ended must be handed over first: it waits for room, and so does the broker then.
-        if self.group.is_asked() || self.handing_over > 0 || is_full {
+        if self.handing_over > 0 || is_full {
             return;
         }
         // Looked at once: a body that goes between this look and the waiting has left its notice.
         let bytes = shared.budget.bodies.room();
         self.awaits_room = bytes == 0;
-        let messages = self.prefetch.room(self.admission.unstarted(), &shared.live.load());
-        if !self.awaits_room {
-            self.group.ask(Room { messages, bytes });
+        let live = shared.live.load();
+        for nth in 0..self.groups.len() {
+            let asked: usize = self.groups.iter().map(Group::asked).sum();
+            let messages = self.prefetch.room(self.admission.unstarted() + asked, &live);
+            if let Some(group) = self.groups.get_mut(nth).filter(|_| bytes > 0) {
+                group.ask(Room { messages, bytes });
+            }
         }
     }
 
     // intake
 
     fn take_in(&mut self, source: &Source, arrived: Vec<Arrived>) {
-        let mut ended = Vec::new();
+        let (mut ended, to) = (Vec::new(), &source.commits);
         for arrived in arrived {
             match intake(&self.parts, source, arrived) {
                 Intake::Run(accepted) => self.admission.add(accepted),
                 Intake::Wait(accepted, wait) => self.admission.add_later(accepted, wait),
-                Intake::End(commit) => ended.push(*commit),
+                Intake::End(commit) => ended.push((to.clone(), *commit)),
             }
         }
         self.hand_over(ended);
     }
 
     /// Commits that no run waits for, in order.
-    fn hand_over(&mut self, ended: Vec<TaskCommit>) {
+    fn hand_over(&mut self, ended: Vec<(mpsc::WeakSender<TaskCommit>, TaskCommit)>) {
         if ended.is_empty() {
             return;
         }
         self.handing_over += 1;
-        let commits = self.group.commits.clone();
         self.runs.spawn(async move {
-            for commit in ended {
+            for (to, commit) in ended {
                 // Whoever commits has gone only when the worker ends: the messages are redelivered then.
-                let _ = commits.send(commit).await;
+                if let Some(to) = to.upgrade() {
+                    let _ = to.send(commit).await;
+                }
             }
             Finished { number: None, usage: None }
         });
@@ -273,7 +294,8 @@ impl<E: Executor> Pipe<E> {
     fn start(&mut self, accepted: Accepted<E>, slot: E::Slot) {
         // Time has passed since intake.
         if accepted.request.is_expired() {
-            return self.hand_over(vec![next::expired(&accepted.request, accepted.held)]);
+            let Accepted { request, held } = accepted;
+            return self.hand_over(vec![(request.commits.clone(), next::expired(&request, held))]);
         }
         self.prefetch.started();
         self.numbers += 1;
@@ -305,16 +327,16 @@ impl<E: Executor> Pipe<E> {
 
     /// Takes in what a taking in progress has got from the broker already, then takes no more.
     pub(crate) async fn stop_intake(&mut self, patience: Duration) {
-        self.group.stop();
+        self.groups.iter().for_each(Group::stop);
         let last = async {
-            while !self.group.is_stopped
-                && let Some(news) = self.group.news.recv().await
-                && self.hear(news).is_ok()
+            while self.groups.iter().any(|group| !group.is_stopped)
+                && let Some((group, news)) = self.news.recv().await
+                && self.hear(group, news).is_ok()
             {}
         };
         // A broker that is away has nothing to give; what comes later still goes back.
         let _ = timeout(patience, last).await;
-        self.group.is_stopped = true;
+        self.groups.iter_mut().for_each(|group| group.is_stopped = true);
     }
 
     /// Everything unstarted goes back to the head of its queue, for other workers to run now.
@@ -332,14 +354,14 @@ impl<E: Executor> Pipe<E> {
     }
 
     /// Whatever still runs is abandoned; returns its deliveries.
-    pub(crate) async fn abandon(&mut self) -> Vec<Receipt> {
+    pub(crate) async fn abandon(&mut self) -> Vec<Fence> {
         self.runs.shutdown().await;
         let left = std::mem::take(&mut self.running).into_values();
-        left.filter_map(|running| running.fence.map(|fence| fence.receipt)).collect()
+        left.filter_map(|running| running.fence).collect()
     }
 
     /// What is left to be committed and closed.
-    pub(crate) fn close(self) -> Group {
-        self.group
+    pub(crate) fn close(self) -> Vec<Group> {
+        self.groups
     }
 }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rwork_broker::{Consume, Delivery, Error, Receipt, Resumed, Room};
+use rwork_protocol::QueueName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::group::GroupId;
 use crate::intake::{Arrived, Source};
 use crate::keeper::{self, keep};
 use crate::look;
@@ -42,33 +44,38 @@ pub(crate) enum News {
 /// One group's receiving.
 pub(crate) struct Receiver {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) id: GroupId,
+    pub(crate) queues: Vec<QueueName>,
     pub(crate) commits: mpsc::WeakSender<crate::commit::TaskCommit>,
     /// The consumer that stands, for whoever commits.
     pub(crate) current: watch::Sender<Option<Arc<Session>>>,
     /// How much to take next. One is answered before the next is asked.
     pub(crate) asks: mpsc::Receiver<Room>,
-    pub(crate) news: mpsc::Sender<News>,
+    pub(crate) news: mpsc::Sender<(GroupId, News)>,
     pub(crate) stop: CancellationToken,
 }
 
 impl Receiver {
     /// Receives until nobody listens.
     pub(crate) async fn run(mut self) {
-        let mut connector = Connector::new(&self.shared);
+        let mut connector = Connector::new(&self.shared, self.queues.clone());
         let mut stopped = false;
         loop {
             let session = tokio::select! {
                 biased;
                 () = self.stop.cancelled(), if !stopped => {
                     stopped = true;
-                    if self.news.send(News::Stopped).await.is_err() { return }
+                    if self.tell(News::Stopped).await.is_none() { return }
                     continue;
                 }
                 session = connector.connect(&self.shared) => session,
             };
             let session = match session {
                 Ok(session) => session,
-                Err(error) => return drop(self.news.send(News::Refused(error)).await),
+                Err(error) => {
+                    self.tell(News::Refused(error)).await;
+                    return;
+                }
             };
             let source = Source { session, commits: self.commits.clone() };
             self.current.send_replace(Some(Arc::clone(&source.session)));
@@ -76,7 +83,7 @@ impl Receiver {
             let Some(over) = self.serve(&source, &mut stopped).await else { return };
             self.current.send_replace(None);
             connector.ended(since.elapsed());
-            if self.news.send(News::Over(source, over)).await.is_err() {
+            if self.tell(News::Over(source, over)).await.is_none() {
                 return;
             }
         }
@@ -166,7 +173,7 @@ impl Receiver {
     }
 
     async fn tell(&self, news: News) -> Option<()> {
-        self.news.send(news).await.ok()
+        self.news.send((self.id, news)).await.ok()
     }
 }
 
@@ -207,17 +214,13 @@ struct Connector {
 }
 
 impl Connector {
-    fn new(shared: &Shared) -> Self {
+    fn new(shared: &Shared, queues: Vec<QueueName>) -> Self {
         let config = &shared.config;
         Self {
             outage: Outage::of_broker("consume", shared.backoff()),
             backoff: shared.backoff(),
             longest: config.backoff.longest,
-            options: Consume {
-                queues: config.queues.clone(),
-                name: config.node.clone(),
-                unsettled_max: config.unsettled_max(),
-            },
+            options: Consume { queues, name: config.node.clone(), unsettled_max: config.unsettled_max() },
             made: false,
         }
     }

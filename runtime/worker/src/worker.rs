@@ -126,16 +126,20 @@ async fn shut_down<E: Executor>(mut pipe: Pipe<E>, shutdown: &Shutdown) -> Summa
     pipe.drain(sleep(config.kill_grace)).await;
     let abandoned = pipe.abandon().await;
     if !abandoned.is_empty() {
-        let abandoned = abandoned.len();
-        tracing::error!(node = %config.node, abandoned, "tasks that could not be ended will be redelivered");
+        tracing::error!(node = %config.node, abandoned = abandoned.len(), "tasks that could not be ended will be redelivered");
     }
 
     // Flush what has ended, then close: whatever is still held goes back.
     let close = async {
-        let group = pipe.close().flush().await;
-        let session = group.current.borrow().clone();
-        if let Some(session) = session {
-            session.close(&abandoned, Outage::of_broker("close the consumer", shared.backoff())).await;
+        for group in pipe.close() {
+            let group = group.flush().await;
+            let session = group.current.borrow().clone();
+            if let Some(session) = session {
+                let of_it = abandoned.iter().filter(|fence| Arc::ptr_eq(&fence.session, &session));
+                let started: Vec<_> = of_it.map(|fence| fence.receipt).collect();
+                let outage = Outage::of_broker("close the consumer", shared.backoff());
+                session.close(&started, outage).await;
+            }
         }
     };
     if timeout(config.flush_deadline, close).await.is_err() {
