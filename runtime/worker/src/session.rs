@@ -270,6 +270,10 @@ impl Session {
     /// # Errors
     /// When the consumer has ended.
     pub(crate) async fn until_fresh(&self) -> Result<(), Over> {
+        // What each start asks.
+        if self.over().is_none() && self.is_fresh() {
+            return Ok(());
+        }
         let mut renewed = self.renewed.subscribe();
         loop {
             if let Some(over) = self.over() {
