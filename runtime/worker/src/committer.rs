@@ -61,30 +61,44 @@ impl Committer {
             {
                 waiting.push_back(commit);
             }
-            let mut batch = next_batch(&mut waiting, most);
-            self.commit(&mut batch).await;
-            self.shared.count(batch.iter().filter_map(|commit| commit.ending.as_ref()));
-            batch.into_iter().for_each(tell);
-        }
-    }
-
-    /// Sees every commit of a batch done, lost or refused.
-    async fn commit(&mut self, batch: &mut [TaskCommit]) {
-        let mut open: Vec<&mut TaskCommit> = batch.iter_mut().collect();
-        while !open.is_empty() {
-            let Some(session) = self.session(&mut open).await else { return lose_all(open) };
-            if self.store_elsewhere(&session, &mut open).await.is_some() {
-                self.commit_at_broker(&session, &mut open).await;
+            let batch = next_batch(&mut waiting, most);
+            if let Some((postponed, full)) = self.commit(batch).await {
+                // Behind those that may fit.
+                waiting.extend(postponed);
+                sleep(self.committing.failed(&full)).await;
             }
         }
     }
 
+    /// Sees every commit of a batch done, lost or refused, save those for which the store has no room now.
+    async fn commit(&mut self, mut open: Vec<TaskCommit>) -> Option<(Vec<TaskCommit>, Error)> {
+        while !open.is_empty() {
+            let Some(session) = self.session(&mut open).await else {
+                open.iter_mut().for_each(TaskCommit::lose);
+                self.end(open);
+                return None;
+            };
+            if self.store_elsewhere(&session, &mut open).await.is_none() {
+                continue;
+            }
+            open = match self.commit_at_broker(&session, open).await {
+                Left::Open(left) => left,
+                Left::Full(left, _) if left.len() > 1 => match self.commit_one_by_one(&session, left).await {
+                    Left::Open(left) => left,
+                    Left::Full(left, error) => return Some((left, error)),
+                },
+                Left::Full(left, error) => return Some((left, error)),
+            };
+        }
+        None
+    }
+
     /// The consumer to commit by. Commits of one that has ended are given up, or lose their fence. `None`: there will be no
     /// other one.
-    async fn session(&mut self, open: &mut [&mut TaskCommit]) -> Option<Arc<Session>> {
+    async fn session(&mut self, open: &mut [TaskCommit]) -> Option<Arc<Session>> {
         let lives = |session: &Arc<Session>| session.over().is_none();
         let session = self.current.wait_for(|now| now.as_ref().is_some_and(lives)).await.ok()?.clone()?;
-        for commit in open.iter_mut() {
+        for commit in open {
             if let Some(earlier) = commit.session().filter(|of| !Arc::ptr_eq(of, &session)) {
                 let over = earlier.over().unwrap_or(Over::Dead);
                 commit.after_the_end(over);
@@ -94,7 +108,7 @@ impl Committer {
     }
 
     /// Stores the records that the broker does not. `None`: the consumer ended; commits are looked at again.
-    async fn store_elsewhere(&mut self, session: &Session, open: &mut [&mut TaskCommit]) -> Option<()> {
+    async fn store_elsewhere(&mut self, session: &Session, open: &mut [TaskCommit]) -> Option<()> {
         if self.shared.commits_records() {
             return Some(());
         }
@@ -118,8 +132,8 @@ impl Committer {
     }
 
     /// One of them is to blame: each for itself, so that the others are not held up.
-    async fn store_one_by_one(&mut self, open: &mut [&mut TaskCommit]) {
-        for commit in open.iter_mut() {
+    async fn store_one_by_one(&mut self, open: &mut [TaskCommit]) {
+        for commit in open {
             while !commit.effects.records.is_empty() {
                 match self.shared.backend.store(commit.effects.records.clone()).await {
                     Ok(_) => commit.effects.records.clear(),
@@ -132,57 +146,78 @@ impl Committer {
         }
     }
 
-    /// Commits what is left to be done at the broker; what is done leaves `open`.
-    async fn commit_at_broker(&mut self, session: &Session, open: &mut Vec<&mut TaskCommit>) {
-        open.retain(|commit| !is_empty(commit));
+    /// Commits what is left to be done at the broker. What is done is told; the rest is what is left.
+    async fn commit_at_broker(&mut self, session: &Session, open: Vec<TaskCommit>) -> Left {
+        let (empty, mut open): (Vec<_>, Vec<_>) = open.into_iter().partition(is_empty);
+        self.end(empty);
         if open.is_empty() {
-            return;
+            return Left::Open(open);
         }
-        let commits = open.iter_mut().map(|commit| at_broker(commit)).collect();
+        let commits = open.iter_mut().map(at_broker).collect();
         let batch = Batch { number: session.next_number(), commits };
         let answer = session.commit(&batch, &mut self.committing).await;
         let part = likely(&batch);
-        // What is done needs none of it any more.
         for (commit, Commit { records, publish, .. }) in open.iter_mut().zip(batch.commits) {
             commit.effects = Effects { records, follow_ups: publish };
         }
         match answer {
-            Ok(answers) => self.note(open, answers),
+            Ok(answers) => Left::Open(self.note(open, answers)),
             // They are looked at again, with the next consumer.
-            Err(Unanswered::Over) => {}
+            Err(Unanswered::Over) => Left::Open(open),
+            Err(Unanswered::Full(error)) => Left::Full(open, error),
             Err(Unanswered::Refused(error)) if open.len() == 1 => {
-                self.note(open, vec![Committed::Refused(Refusal { part, why: chain(&error) })]);
+                let refusal = Refusal { part, why: chain(&error) };
+                Left::Open(self.note(open, vec![Committed::Refused(refusal)]))
             }
-            Err(Unanswered::Refused(_)) => self.commit_one_by_one(session, open).await,
+            Err(Unanswered::Refused(_)) => Box::pin(self.commit_one_by_one(session, open)).await,
         }
     }
 
     /// One of them keeps the others from being committed: each for itself.
-    async fn commit_one_by_one(&mut self, session: &Session, open: &mut Vec<&mut TaskCommit>) {
-        let mut left = Vec::new();
-        for commit in open.drain(..) {
-            let mut alone = vec![commit];
-            Box::pin(self.commit_at_broker(session, &mut alone)).await;
-            left.append(&mut alone);
+    async fn commit_one_by_one(&mut self, session: &Session, open: Vec<TaskCommit>) -> Left {
+        let (mut left, mut full) = (Vec::new(), None);
+        for commit in open {
+            match Box::pin(self.commit_at_broker(session, vec![commit])).await {
+                Left::Open(mut one) => left.append(&mut one),
+                Left::Full(mut one, error) => {
+                    left.append(&mut one);
+                    full = Some(error);
+                }
+            }
         }
-        *open = left;
+        match full {
+            Some(error) => Left::Full(left, error),
+            None => Left::Open(left),
+        }
     }
 
-    fn note(&self, open: &mut Vec<&mut TaskCommit>, answers: Vec<Committed>) {
+    /// Takes the answers down; returns what is to be looked at again.
+    fn note(&self, open: Vec<TaskCommit>, answers: Vec<Committed>) -> Vec<TaskCommit> {
+        let (mut done, mut left) = (Vec::with_capacity(open.len()), Vec::new());
         // A driver answers each; what has no answer is looked at again.
         let mut answers = answers.into_iter();
-        open.retain_mut(|commit| match answers.next() {
-            Some(Committed::Done) => false,
-            Some(Committed::Lost) => {
-                commit.lose();
-                false
+        for mut commit in open {
+            match answers.next() {
+                Some(Committed::Done) => done.push(commit),
+                Some(Committed::Lost) => {
+                    commit.lose();
+                    done.push(commit);
+                }
+                Some(Committed::Refused(refusal)) => {
+                    self.refuse(&mut commit, &refusal);
+                    left.push(commit);
+                }
+                None => left.push(commit),
             }
-            Some(Committed::Refused(refusal)) => {
-                self.refuse(commit, &refusal);
-                true
-            }
-            None => true,
-        });
+        }
+        self.end(done);
+        left
+    }
+
+    /// Nothing is left to be done for these.
+    fn end(&self, done: Vec<TaskCommit>) {
+        self.shared.count(done.iter().filter_map(|commit| commit.ending.as_ref()));
+        done.into_iter().for_each(tell);
     }
 
     /// A part of it can never be done. First its task fails for that reason, in few bytes; if that is refused too, its
@@ -213,6 +248,14 @@ impl Committer {
         }
         commit.ending = Some(Ending::Refused(reason));
     }
+}
+
+/// Commits that are not done.
+enum Left {
+    /// To be looked at again.
+    Open(Vec<TaskCommit>),
+    /// The same, some of them once the store has room.
+    Full(Vec<TaskCommit>, Error),
 }
 
 /// Refusals of one commit before it is given up: as it is, as a failure, as a dead letter alone.
@@ -246,10 +289,6 @@ fn is_empty(commit: &TaskCommit) -> bool {
     let Effects { records, follow_ups } = &commit.effects;
     let changes = matches!(commit.fenced, Fenced::Settles(..) | Fenced::Starts(_));
     records.is_empty() && follow_ups.is_empty() && !changes
-}
-
-fn lose_all(open: Vec<&mut TaskCommit>) {
-    open.into_iter().for_each(TaskCommit::lose);
 }
 
 /// Whether the same call would fail for ever because of what is in it.

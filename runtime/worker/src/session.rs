@@ -167,7 +167,8 @@ impl Session {
     /// Commits a batch, again and again until it is answered.
     ///
     /// # Errors
-    /// [`Unanswered::Over`] when the consumer ended first; [`Unanswered::Refused`] when no such batch can be committed.
+    /// [`Unanswered::Over`] when the consumer ended first; [`Unanswered::Full`] when the store has no room for it now;
+    /// [`Unanswered::Refused`] when no such batch can be committed.
     pub(crate) async fn commit(
         &self,
         batch: &Batch,
@@ -187,6 +188,7 @@ impl Session {
                     outage.over();
                     return Ok(answers);
                 }
+                Err(error @ Error::Full { .. }) => return Err(Unanswered::Full(error)),
                 Err(error) if is_passing(&error) => {
                     is_in_doubt = true;
                     sleep(outage.failed(&error)).await;
@@ -320,6 +322,8 @@ impl Session {
 pub(crate) enum Unanswered {
     /// The consumer ended.
     Over,
+    /// Nothing was changed: there is no room.
+    Full(Error),
     /// Nothing was changed, and never will be by such a batch.
     Refused(Error),
 }
