@@ -14,6 +14,7 @@ mod conformance;
 mod delayed;
 mod disk_full;
 mod docs;
+mod histories;
 mod hostile;
 mod hot_reload;
 mod layering;

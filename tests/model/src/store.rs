@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rwork_backend::Store as ToStore;
-use rwork_broker::{Delivery, Error, Ownership, RedactedUrl};
-use rwork_protocol::{QueueName, Record, TaskId, Timestamp};
+use rwork_broker::{Delivery, Error, Ownership, Receipt, RedactedUrl};
+use rwork_protocol::{Message, QueueName, Record, TaskId, Timestamp};
 
 use crate::event::{Event, How};
 use crate::member::{ConsumerId, Held, Line, Member};
@@ -66,6 +66,11 @@ impl Store {
         self.messages.wake(now)
     }
 
+    /// A message that is not forgotten.
+    pub fn message(&self, serial: Serial) -> Option<&Message> {
+        self.messages.get(serial).map(|entry| &entry.message)
+    }
+
     /// A record.
     pub fn record(&self, id: &TaskId) -> Option<&Record> {
         self.records.get(id)
@@ -82,9 +87,26 @@ impl Store {
     }
 
     /// What a consumer holds.
-    pub fn held(&self, consumer: ConsumerId) -> impl Iterator<Item = (rwork_broker::Receipt, &Held)> {
+    pub fn held(&self, consumer: ConsumerId) -> impl Iterator<Item = (Receipt, &Held)> {
         let held = self.members.get(&consumer).map(|member| &member.held);
         held.into_iter().flatten().map(|(receipt, held)| (*receipt, held))
+    }
+
+    /// A delivery that a consumer holds.
+    pub fn delivery_of(&self, consumer: ConsumerId, receipt: Receipt) -> Option<Delivery> {
+        let held = self.members.get(&consumer)?.held.get(&receipt)?;
+        self.delivery(receipt, held)
+    }
+
+    /// Messages that a consumer could take now.
+    pub fn ready_for(&self, consumer: ConsumerId) -> usize {
+        let queues = self.members.get(&consumer).into_iter().flat_map(|member| &member.queues);
+        queues.map(|queue| self.messages.ready_in(queue).count()).sum()
+    }
+
+    /// A consumer's counter of renewals.
+    pub fn counter(&self, consumer: ConsumerId) -> u64 {
+        self.members.get(&consumer).map_or(0, |member| member.counter)
     }
 
     /// Messages that have not ended.
@@ -140,8 +162,8 @@ impl Store {
     pub(crate) fn give_back(
         &mut self,
         consumer: ConsumerId,
-        held: BTreeMap<rwork_broker::Receipt, Held>,
-        how: impl Fn(rwork_broker::Receipt) -> How,
+        held: BTreeMap<Receipt, Held>,
+        how: impl Fn(Receipt) -> How,
     ) {
         for (receipt, Held { serial, count }) in held.into_iter().rev() {
             let how = how(receipt);
@@ -157,7 +179,7 @@ impl Store {
     }
 
     /// What a held message is delivered as.
-    pub(crate) fn delivery(&self, receipt: rwork_broker::Receipt, held: &Held) -> Option<Delivery> {
+    pub(crate) fn delivery(&self, receipt: Receipt, held: &Held) -> Option<Delivery> {
         let entry = self.messages.get(held.serial)?;
         Some(Delivery {
             message: entry.message.clone(),
