@@ -83,9 +83,8 @@ impl Store {
     }
 
     fn look_for_refusals(&self, commit: &Commit) -> Result<(), Refusal> {
-        if let Some(store) = commit.records.iter().find(|store| (self.rules.unstorable)(store)) {
-            let why = format!("no record of {} is taken", store.record.task_id);
-            return Err(Refusal { part: Part::Record, why });
+        if commit.records.iter().any(|store| (self.rules.unstorable)(store)) {
+            return Err(Refusal { part: Part::Record, why: "not taken".to_owned() });
         }
         let refused = commit.publish.iter().find_map(|publish| self.queue_of(publish).err());
         refused.map_or(Ok(()), |why| Err(Refusal { part: Part::FollowUp, why }))

@@ -20,7 +20,11 @@ const UNTOLD: [&str; 2] = ["quiet", "never-stored"];
 
 /// Every broken promise, in words.
 pub(super) fn check(state: &world::State) -> Vec<String> {
-    let mut wrong = state.ledger.violations.clone();
+    // What was seen to happen ended the run early.
+    if !state.ledger.violations.is_empty() {
+        return state.ledger.violations.clone();
+    }
+    let mut wrong = Vec::new();
     for (serial, account) in &state.ledger.accounts {
         let mut complain = |what: String| {
             let (task, id) = (&account.task, account.id.as_ref().map_or("?", TaskId::as_str));
@@ -126,7 +130,7 @@ fn is_deadly(state: &world::State) -> bool {
 /// Starts are counted: a message is stopped after the cap and one more, and what never began counts for nothing.
 fn check_counts(state: &world::State, account: &Account, complain: &mut dyn FnMut(String)) {
     let max = state.ledger.deliveries_max as usize;
-    let given_back = |handed: &Handed| matches!(handed.end, Some(How::Released | How::Closed(_) | How::Delayed));
+    let given_back = |handed: &Handed| matches!(handed.end, Some(How::Released | How::Closed(false) | How::Delayed));
     let counts = |handed: &&Handed| {
         (handed.is_written || handed.end == Some(How::Requeued)) && !given_back(handed)
     };

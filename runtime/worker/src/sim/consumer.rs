@@ -159,6 +159,9 @@ impl Consumer for ModelConsumer {
         }
         let call = locked(&self.driver).resume(token);
         let resumed = world.apply(&call)?;
+        if let Some(life) = world.lock().consumers.get_mut(&self.id()).filter(|_| resumed != Resumed::Dead) {
+            life.is_troubled = false;
+        }
         if through.is_lost {
             through.leave().await;
             return Err(self.lose());
@@ -168,9 +171,11 @@ impl Consumer for ModelConsumer {
         through.leave().await;
         if let Some(life) = world.lock().consumers.get_mut(&self.id()) {
             life.renewed = life.renewed.max(asked);
-            life.is_troubled = false;
         }
-        Ok(resumed)
+        Ok(match resumed {
+            Resumed::Stands { fresh, gone } => Resumed::Stands { fresh: world.marked(self.id(), fresh), gone },
+            over => over,
+        })
     }
 
     async fn receive(&self, room: Room) -> Result<Vec<Delivery>, Error> {

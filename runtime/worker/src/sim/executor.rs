@@ -112,7 +112,9 @@ impl ModelExecutor {
         let is_fresh = self.world.is_fresh(self.worker, Some(mark.consumer));
         let mut state = self.world.lock();
         let (may_be_cut, deduplicates) = (state.column.is_connection(), state.column.deduplicates);
-        state.ledger.run_starts(mark, Start { acked_early, is_fresh, may_be_cut, deduplicates });
+        let is_cloned = state.consumers.get(&mark.consumer).is_some_and(|life| life.is_cloned);
+        let start = Start { acked_early, is_fresh, may_be_cut, deduplicates, is_cloned };
+        state.ledger.run_starts(mark, start);
     }
 
     async fn behave(&self, invocation: &Invocation) -> Outcome {
@@ -123,6 +125,10 @@ impl ModelExecutor {
         match invocation.task.as_str() {
             "slow" => {
                 sleep(Duration::from_millis(500 + draw(25_000))).await;
+                success()
+            }
+            "deaf" => {
+                sleep(Duration::from_secs(30)).await;
                 success()
             }
             // Ends early when it is asked to.

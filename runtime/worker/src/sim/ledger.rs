@@ -86,6 +86,8 @@ pub(super) struct Start {
     pub(super) may_be_cut: bool,
     /// A stored success is looked for.
     pub(super) deduplicates: bool,
+    /// A copy of the process has taken its place, which it learns from its next call.
+    pub(super) is_cloned: bool,
 }
 
 #[derive(Debug)]
@@ -216,6 +218,9 @@ impl Ledger {
     pub(super) fn run_starts(&mut self, mark: Mark, start: Start) {
         let Mark { serial, consumer, receipt } = mark;
         let Some(account) = self.accounts.get_mut(&serial) else {
+            if start.is_cloned {
+                return;
+            }
             return self.violation(format!("message {serial} runs and was never accepted"));
         };
         let is_it = |handed: &&mut Handed| handed.consumer == consumer && handed.receipt == receipt;
@@ -225,14 +230,14 @@ impl Ledger {
         let elsewhere = others.map(|handed| handed.worker).next();
         let (is_shaken, is_acked) = (account.is_shaken, account.fate == Fate::Acked);
         let Some(handed) = account.deliveries.iter_mut().find(is_it) else {
-            if !is_shaken {
+            if !is_shaken && !start.is_cloned {
                 self.violation(format!("message {serial}: {mark:?} runs and was never made"));
             }
             return;
         };
         let run = std::mem::replace(&mut handed.run, Run::Started);
         let (end, worker) = (handed.end.clone(), handed.worker);
-        let is_over = end.is_some() && !start.acked_early && !(start.may_be_cut && end == Some(How::Cut));
+        let is_over = end.is_some() && !start.acked_early && !start.is_cloned && !(start.may_be_cut && end == Some(How::Cut));
         let unwritten = handed.redelivered && !handed.is_written && !start.acked_early;
         let repeated = handed.had_succeeded && start.deduplicates;
         let wrong = [

@@ -246,7 +246,8 @@ impl World {
         }
         let of_worker = |id: &ConsumerId| state.consumers.get(id).is_some_and(|life| life.worker == worker);
         let left: Vec<_> = state.store.living().filter(of_worker).collect();
-        if !died && !left.is_empty() && state.weather.is_calm() {
+        let holds = |consumer: &ConsumerId| state.store.held(*consumer).next().is_some();
+        if !died && left.iter().any(holds) && state.weather.is_calm() {
             state.ledger.violation(format!("worker {worker} went and closed nothing"));
         }
         if state.column.is_connection() {

@@ -95,7 +95,7 @@ async fn a_warm_shutdown_lets_what_runs_end_and_gives_back_the_rest() {
 #[tokio::test(start_paused = true)]
 async fn the_second_signal_asks_then_kills() {
     let world = Calm::start(2, |_| {});
-    let (polite, deaf) = (world.send("patient", "polite"), world.send("slow", "deaf"));
+    let (polite, deaf) = (world.send("patient", "polite"), world.send("deaf", "deaf"));
     world.until(|world| world.running_and_unstarted().0 == 2).await;
     world.shutdown.intake.cancel();
     world.shutdown.work.cancel();
