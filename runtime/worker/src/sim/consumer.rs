@@ -232,6 +232,8 @@ impl Consumer for ModelConsumer {
                 failed();
                 return Err(error);
             }
+            // Without a lease it is a look at the only connection.
+            Passage::Cut(_) if self.is_connection() => return Err(self.lose()),
             Passage::Cut(late) => {
                 failed();
                 if let Some(after) = late {

@@ -1,6 +1,6 @@
 //! What happened to every message: the account that the promises are checked against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rwork_broker::{Reason, Receipt};
 use rwork_model::{ConsumerId, Event, How, Serial, Store};
@@ -103,6 +103,9 @@ pub(super) struct Ledger {
     pub(super) history: BTreeMap<TaskId, Vec<State>>,
     /// Messages whose own success is stored.
     successes: Vec<Serial>,
+    /// Tasks of which a record was written in the name of a delivery that had been taken away. Where results are kept
+    /// elsewhere nothing tells such a record from a later one: it does not say which attempt it is of.
+    pub(super) overtaken: BTreeSet<TaskId>,
     pub(super) lost_data: bool,
 }
 
@@ -115,6 +118,7 @@ impl Ledger {
             deliveries_max,
             history: BTreeMap::new(),
             successes: Vec::new(),
+            overtaken: BTreeSet::new(),
             lost_data: false,
         }
     }
@@ -208,8 +212,13 @@ impl Ledger {
     }
 
     fn recorded(&mut self, id: TaskId, state: State, from: Option<String>) {
+        let mark = from.as_deref().and_then(Mark::parse);
         if state == State::Success {
-            self.successes.extend(from.as_deref().and_then(Mark::parse).map(|mark| mark.serial));
+            self.successes.extend(mark.map(|mark| mark.serial));
+        }
+        let handed = mark.and_then(|mark| self.handed(mark.consumer, mark.receipt));
+        if handed.is_some_and(|handed| matches!(handed.end, Some(How::Reaped | How::Cut))) {
+            self.overtaken.insert(id.clone());
         }
         self.history.entry(id).or_default().push(state);
     }
@@ -244,9 +253,9 @@ impl Ledger {
             (run != Run::No, "runs twice"),
             (repeated, "runs although its success is stored"),
             (is_over, "runs although its delivery has ended"),
-            (elsewhere.is_some() && !is_over, "runs while another delivery of it is held"),
+            (elsewhere.is_some() && end.is_none(), "runs while another delivery of it is held"),
             (start.acked_early && !is_acked, "runs before its early ack"),
-            (unwritten && !is_over, "may have begun before, and its start is not written down"),
+            (unwritten && end.is_none(), "may have begun before, and its start is not written down"),
             (!start.is_fresh && !start.acked_early, "starts without a fresh renewal"),
         ];
         if !is_shaken {
