@@ -92,7 +92,7 @@ impl World {
             let length = Duration::from_millis(state.rng.u64(500..40_000));
             let worker = state.some_worker();
             let loses = state.rng.u32(0..8) == 0;
-            let loss = if loses && self.stormy() { state.weather.loss.take() } else { None };
+            let loss = if loses && !state.is_over { state.weather.loss.take() } else { None };
             drop(state);
             if let Some(loss) = loss {
                 self.lose_data(loss);

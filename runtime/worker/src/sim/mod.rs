@@ -114,6 +114,7 @@ async fn live(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
             break;
         }
     }
+    world.lock().is_over = true;
     enough.intake.cancel();
     while let Some(ended) = keepers.join_next().await {
         ended.unwrap();

@@ -51,6 +51,8 @@ pub(super) struct State {
     /// Earlier states of the store, the oldest first.
     pub(super) snapshots: VecDeque<Store>,
     pub(super) mistake: Option<Mistake>,
+    /// Everything has ended: no more faults.
+    pub(super) is_over: bool,
     /// Ids and tokens given.
     numbers: u64,
     trace: Option<Vec<String>>,
@@ -133,6 +135,7 @@ impl World {
             late: Vec::new(),
             snapshots: VecDeque::new(),
             mistake: None,
+            is_over: false,
             numbers: 0,
             trace: traced.then(Vec::new),
             weather,
@@ -152,7 +155,7 @@ impl World {
     }
 
     pub(super) fn stormy(&self) -> bool {
-        self.0.began.elapsed() < STORM
+        self.0.began.elapsed() < STORM && !self.lock().is_over
     }
 
     pub(super) fn wake(&self) {
