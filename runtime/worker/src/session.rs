@@ -287,6 +287,7 @@ impl Session {
             }
             self.wanted.notify_one();
             tokio::select! {
+                biased;
                 _ = renewed.changed() => {}
                 _ = self.until(|standing| matches!(standing, Standing::Over(_))) => {}
             }

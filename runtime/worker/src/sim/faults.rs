@@ -32,7 +32,8 @@ impl World {
             let (now, instant, at) = (self.now(), Instant::now(), self.elapsed());
             let mut state = self.lock();
             let mut changed = state.store.pass_time(now);
-            let (arrived, late) = std::mem::take(&mut state.late).into_iter().partition(|(at, _)| *at <= instant);
+            let (arrived, late) =
+                std::mem::take(&mut state.late).into_iter().partition(|(at, _)| *at <= instant);
             state.late = late;
             let arrived: Vec<_> = arrived;
             for (_, call) in arrived {
@@ -152,7 +153,9 @@ impl World {
         for driver in lives {
             let mut copy = locked(&driver).clone();
             let resumed = self.apply(&copy.resume(Token(self.number())));
-            self.trace(|| format!("a copy of worker {worker} resumes {:?}: {resumed:?}", copy.line().consumer));
+            self.trace(|| {
+                format!("a copy of worker {worker} resumes {:?}: {resumed:?}", copy.line().consumer)
+            });
         }
     }
 

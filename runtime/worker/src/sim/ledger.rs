@@ -162,7 +162,8 @@ impl Ledger {
         let Some(message) = store.message(serial) else { return };
         let fenced_by = by.and_then(|(consumer, receipt)| Some((consumer, receipt?)));
         let parent = fenced_by.and_then(|(consumer, receipt)| self.serial_of(consumer, receipt));
-        let shaken_parent = parent.and_then(|parent| self.accounts.get(&parent)).is_some_and(|of| of.is_shaken);
+        let shaken_parent =
+            parent.and_then(|parent| self.accounts.get(&parent)).is_some_and(|of| of.is_shaken);
         let is_unfenced = by.is_some() && fenced_by.is_none();
         let is_shaken = shaken_parent || (self.lost_data && is_unfenced);
         self.accounts.insert(serial, Account { parent, is_shaken, ..account(message) });
@@ -171,7 +172,8 @@ impl Ledger {
     /// The message of a delivery that has ended.
     pub(super) fn serial_of(&self, consumer: ConsumerId, receipt: Receipt) -> Option<Serial> {
         let is_it = |handed: &Handed| handed.consumer == consumer && handed.receipt == receipt;
-        let of = |(serial, account): (&Serial, &Account)| account.deliveries.iter().any(is_it).then_some(*serial);
+        let of =
+            |(serial, account): (&Serial, &Account)| account.deliveries.iter().any(is_it).then_some(*serial);
         self.accounts.iter().find_map(of)
     }
 
@@ -246,7 +248,10 @@ impl Ledger {
         };
         let run = std::mem::replace(&mut handed.run, Run::Started);
         let (end, worker) = (handed.end.clone(), handed.worker);
-        let is_over = end.is_some() && !start.acked_early && !start.is_cloned && !(start.may_be_cut && end == Some(How::Cut));
+        let is_over = end.is_some()
+            && !start.acked_early
+            && !start.is_cloned
+            && !(start.may_be_cut && end == Some(How::Cut));
         let unwritten = handed.redelivered && !handed.is_written && !start.acked_early;
         let repeated = handed.had_succeeded && start.deduplicates;
         let wrong = [

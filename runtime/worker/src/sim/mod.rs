@@ -37,7 +37,7 @@ use self::backend::ModelBackend;
 use self::broker::ModelBroker;
 use self::column::Column;
 use self::executor::ModelExecutor;
-use self::world::{World, WorkerClock};
+use self::world::{WorkerClock, World};
 use crate::{BackoffConfig, Shutdown, Worker, WorkerConfig, WorkerParts};
 
 /// Seeds of one test run.
