@@ -11,7 +11,9 @@
 mod common;
 mod connecting;
 mod examining;
+mod full_memory;
 mod giving_back;
+mod late_subscribers;
 mod outages;
 mod peers;
 mod results;
