@@ -10,6 +10,7 @@
 
 mod common;
 mod connecting;
+mod counting;
 mod examining;
 mod full_memory;
 mod giving_back;
