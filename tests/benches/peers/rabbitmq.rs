@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::process::Signal;
 use rwork_amqp::{Amqp, Options, Role};
 use rwork_backend::ResultBackend;
-use rwork_broker::{Broker, Consume, Disposition, Publish, Route};
+use rwork_broker::{Batch, Broker, Commit, Consume, Disposition, Ending, Publish, Room, Route};
 use rwork_client::Client;
 use rwork_protocol::{Message, QueueName, TaskId};
 use rwork_redis::Redis;
@@ -91,10 +91,12 @@ async fn taken(broker: &Amqp) -> anyhow::Result<Message> {
     let queues = vec![QueueName::new(QUEUE)?];
     let consume = Consume { queues, name: "bench@host".to_owned(), unsettled_max: 1 };
     let consumer = broker.consume(consume).await?;
-    let delivery = consumer.receive(1).await?.pop().context("Celery's client sent nothing")?;
+    let delivery = consumer.receive(Room { messages: 1, bytes: usize::MAX }).await?.pop().context("Celery's client sent nothing")?;
     let message = delivery.message.clone();
-    consumer.settle(vec![delivery.settle(Disposition::Ack)]).await?;
-    consumer.close().await?;
+    let ending = Ending::Settle(delivery.settle(Disposition::Ack));
+    let commits = vec![Commit { records: Vec::new(), publish: Vec::new(), ending }];
+    consumer.commit(&Batch { number: 1, commits }).await?;
+    consumer.close(&[]).await?;
     Ok(message)
 }
 
@@ -123,7 +125,7 @@ impl Ground for OnRabbit {
                 message: self.template.fill(id),
                 not_before: None,
             };
-            self.producer.publish(part.iter().map(message).collect()).await?;
+            self.producer.publish_all(part.iter().map(message).collect()).await?;
         }
         serving.signal(Signal::CONT)?;
         Ok(ids)
