@@ -207,6 +207,10 @@ pub enum Resumed {
         gone: Vec<Receipt>,
     },
     /// Others know it as dead, or another copy of this process took its place. Nothing is ours any more; consume anew.
+    ///
+    /// The store keeps its numbers and answers for a day: a batch that was not answered may be committed once more by the
+    /// dead consumer. What it holds no receipt for is done then, once; the rest is [`Committed::Lost`]. `LeaseLost` is the
+    /// word for a copy of this process, which sends that batch itself.
     Dead,
     /// The store lost everything. Nobody else has what was held; consume anew, and end what runs with [`Ending::Unfenced`].
     Forgotten,
@@ -220,7 +224,8 @@ pub enum Resumed {
 /// meanwhile.
 #[async_trait]
 pub trait Consumer: Send + Sync + std::fmt::Debug + 'static {
-    /// Makes the connection again, under the same identity, and asks what stands.
+    /// Makes the connection again, under the same identity, and asks what stands. Shows others that it lives, as a renewal
+    /// does.
     ///
     /// # Errors
     /// When the store can't be reached, or can't answer now: try again after a pause.
