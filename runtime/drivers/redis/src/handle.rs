@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rwork_protocol::service::{Error, RedactedUrl};
 
-use crate::backend::{Hub, Keys};
+use crate::backend::{Hub, Keys, LateSubscribers};
 use crate::broker::BrokerState;
 use crate::link::{Link, Site};
 use crate::options::Options;
+use crate::url::Servers;
 
 /// Broker and result backend on Redis. Cloning shares the connections.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Inner {
     /// The result backend's key names.
     pub(crate) result_keys: Keys,
     pub(crate) hub: Hub,
+    /// Publishes records again for whoever subscribes a moment too late.
+    pub(crate) late: LateSubscribers,
 }
 
 impl Redis {
@@ -48,6 +51,16 @@ impl Redis {
         let result_keys = Keys::new(&options.transport.global_keyprefix);
         let broker = BrokerState::new(&options.transport);
         let (hub, url) = (Hub::new(site, commands.clone()), options.redacted());
-        Ok(Self { inner: Arc::new(Inner { options, url, commands, broker, result_keys, hub }) })
+        let late = LateSubscribers::new(commands.clone());
+        Ok(Self { inner: Arc::new(Inner { options, url, commands, broker, result_keys, hub, late }) })
+    }
+
+    /// Compares addresses and login: results of `other` can be stored by a script of this one then. Database, prefix and
+    /// TLS may differ. Another spelling of an address counts as another server.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.inner.options, &other.inner.options);
+        let is_same = |(ours, theirs): (Servers, Servers)| ours.is_same(&theirs);
+        ours.transport.master_name == theirs.transport.master_name
+            && ours.servers().ok().zip(theirs.servers().ok()).is_some_and(is_same)
     }
 }

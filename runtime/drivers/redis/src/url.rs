@@ -94,6 +94,25 @@ impl Servers {
         let first = parts.into_iter().next().ok_or("a URL")?;
         Ok(Self::Sentinel(addresses, login(first, false, role)?))
     }
+
+    /// Whether the other names the same servers and enters them as the same user.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let is_same_login = |ours: &Login, theirs: &Login| {
+            (&ours.username, &ours.password) == (&theirs.username, &theirs.password)
+        };
+        match (self, other) {
+            (Self::Direct(ours), Self::Direct(theirs)) => {
+                let is_same = |(ours, theirs): (&Endpoint, &Endpoint)| {
+                    ours.address == theirs.address && is_same_login(&ours.login, &theirs.login)
+                };
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(is_same)
+            }
+            (Self::Sentinel(ours, login), Self::Sentinel(theirs, other)) => {
+                ours == theirs && is_same_login(login, other)
+            }
+            _ => false,
+        }
+    }
 }
 
 fn direct(parts: Parts, role: Role) -> Result<Endpoint, String> {

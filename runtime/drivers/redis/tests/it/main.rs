@@ -10,8 +10,11 @@
 
 mod common;
 mod connecting;
+mod counting;
 mod examining;
+mod full_memory;
 mod giving_back;
+mod late_subscribers;
 mod outages;
 mod peers;
 mod results;

@@ -177,7 +177,9 @@ async fn a_changed_password() {
 async fn a_full_server() {
     let server = Server::with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]);
     let redis = broker(&server.url()).await.unwrap();
-    let error = redis.store(vec![success()]).await.unwrap_err();
+    // Small results are stored all the same: see `full_memory`.
+    let large = Record::new(id(), State::Success, format!("\"{}\"", "x".repeat(20 << 20)));
+    let error = redis.store(vec![Store { record: large, ..success() }]).await.unwrap_err();
     assert!(matches!(error, Error::Full { .. }) && error.is_retryable(), "{error}");
     assert!(error.to_string().contains("OOM"), "{error}");
     assert!(error.hint().unwrap().contains("`maxmemory`"), "{error}");
