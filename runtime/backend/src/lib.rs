@@ -31,9 +31,9 @@ impl Store {
     pub fn size(&self) -> usize {
         const SMALL: usize = 512;
         let Record { result, traceback, children, extended, .. } = &self.record;
-        let call = extended.as_ref().map_or(0, |call| {
-            [&call.args, &call.kwargs].into_iter().flatten().map(bytes::Bytes::len).sum()
-        });
+        let call = extended
+            .as_ref()
+            .map_or(0, |call| [&call.args, &call.kwargs].into_iter().flatten().map(bytes::Bytes::len).sum());
         let told = traceback.as_ref().map_or(0, String::len) + children.as_ref().map_or(0, bytes::Bytes::len);
         SMALL + result.len() + told + call
     }

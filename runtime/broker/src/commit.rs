@@ -95,7 +95,9 @@ impl Commit {
         let records: usize = self.records.iter().map(Store::size).sum();
         let published: usize = self.publish.iter().map(|publish| publish.message.size()).sum();
         let kept = match &self.ending {
-            Ending::Settle(settlement) => settlement.message.as_ref().map_or(0, rwork_protocol::Message::size),
+            Ending::Settle(settlement) => {
+                settlement.message.as_ref().map_or(0, rwork_protocol::Message::size)
+            }
             _ => 0,
         };
         records + published + kept
