@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, Value};
+use rwork_net::Monitor;
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pulse::Pulse;
 use super::script::Call;
 use crate::error;
 
@@ -35,7 +35,7 @@ pub(super) struct Parts {
     pub(super) url: RedactedUrl,
     pub(super) greeting: Greeting,
     pub(super) patience: Duration,
-    pub(super) pulse: Pulse,
+    pub(super) monitor: Monitor,
 }
 
 /// One connection, never reconnected. Many tasks may use it at once.
@@ -51,13 +51,13 @@ pub(crate) struct Wire {
     pub(crate) greeting: Greeting,
     /// How long an answer may take.
     patience: Duration,
-    pulse: Pulse,
+    monitor: Monitor,
 }
 
 impl Wire {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { connection, driver, url, greeting, patience, pulse } = parts;
-        Self { connection, driver, broken: AtomicBool::new(false), url, greeting, patience, pulse }
+        let Parts { connection, driver, url, greeting, patience, monitor } = parts;
+        Self { connection, driver, broken: AtomicBool::new(false), url, greeting, patience, monitor }
     }
 
     /// Sends one command; `act` says what for, as in "failed to `act`".
@@ -180,7 +180,7 @@ impl Wire {
 
     /// Whether bytes were moved lately.
     pub(super) fn has_moved_within(&self, time: Duration) -> bool {
-        self.pulse.age() < time
+        self.monitor.has_moved_within(time)
     }
 
     /// In the words of the traits. A connection that failed in a way that says nothing good about the next answer is cut,
