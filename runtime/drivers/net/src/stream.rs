@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 /// Enough to tell TLS, AMQP and anything else apart, and for all that a server says of itself at first: about 500 bytes.
 const FIRST_BYTES: usize = 4096;
@@ -58,14 +58,9 @@ struct Seen {
 }
 
 impl Monitor {
-    /// Ends the stream.
-    pub fn cut(&self) {
-        self.cut.cancel();
-    }
-
-    /// Ends the stream when this is dropped, unless it is disarmed: the library reads on for ever otherwise.
-    pub fn cut_on_drop(self) -> CutGuard {
-        CutGuard(Some(self))
+    /// Ends the stream when this is dropped, unless it is disarmed: a client library may read on for ever otherwise.
+    pub fn cut_on_drop(&self) -> DropGuard {
+        self.cut.clone().drop_guard()
     }
 
     /// Cancelled when nobody uses the stream any more.
@@ -96,25 +91,6 @@ impl Monitor {
 
     fn with<T>(&self, act: impl FnOnce(&mut Seen) -> T) -> T {
         act(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Ends a stream that was given up.
-#[derive(Debug)]
-pub struct CutGuard(Option<Monitor>);
-
-impl CutGuard {
-    /// The stream is wanted.
-    pub fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutGuard {
-    fn drop(&mut self) {
-        if let Some(monitor) = &self.0 {
-            monitor.cut();
-        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn connect(
         },
         properties(options, purpose),
     );
-    let cut = monitor.clone().cut_on_drop();
+    let cut = monitor.cut_on_drop();
     let connected = deadline.bound(connecting, |seconds| unanswered(&url, WORDS, seconds)).await?;
     match connected {
         Ok(connection) => {

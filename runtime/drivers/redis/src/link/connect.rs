@@ -2,6 +2,9 @@
 //!
 //! Each step fails with words of its own. All of them together end by one deadline.
 
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
 use rwork_net::{
@@ -12,8 +15,9 @@ use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::target::{ConnectOptions, Pushes};
-use super::wire::{Greeting, Parts, Wire};
+use super::wire::{Greeting, Wire};
 use crate::error::{self, CLUSTER_HINT, WORDS};
+use crate::reply;
 use crate::url::{Address, Endpoint, Login};
 
 /// The oldest server whose scripts and commands do what rwork needs.
@@ -27,12 +31,11 @@ pub(super) async fn connect(
     deadline: Deadline,
 ) -> Result<Wire, Failure> {
     let url = endpoint.url();
-    let mut parts = log_in(endpoint, options, pushes, deadline).await?;
-    let mut connection = parts.connection.clone();
-    let greeted = handshake(&mut connection, &endpoint.login, &url, &options.client_name);
-    parts.greeting = deadline.bound(greeted, |seconds| unanswered(&url, WORDS, seconds)).await??;
-    check(&url, &parts.greeting)?;
-    Ok(Wire::new(parts))
+    let mut wire = log_in(endpoint, options, pushes, deadline).await?;
+    let greeted = handshake(&mut wire.connection, &endpoint.login, &url, &options.client_name);
+    wire.greeting = deadline.bound(greeted, |seconds| unanswered(&url, WORDS, seconds)).await??;
+    check(&url, &wire.greeting)?;
+    Ok(wire)
 }
 
 /// Reaches a server of any kind, and logs in.
@@ -41,7 +44,7 @@ pub(super) async fn log_in(
     options: &ConnectOptions,
     pushes: Option<Pushes>,
     deadline: Deadline,
-) -> Result<Parts, Failure> {
+) -> Result<Wire, Failure> {
     let url = endpoint.url();
     let unanswered = |seconds| unanswered(&url, WORDS, seconds);
     let stream: Box<dyn Transport> = match &endpoint.address {
@@ -73,8 +76,8 @@ pub(super) async fn log_in(
     // Redis says what it is when it is asked.
     drop(monitor.take_first());
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-    let (greeting, patience) = (Greeting::default(), options.answer_timeout);
-    Ok(Parts { connection, driver, url, greeting, patience, monitor })
+    let (broken, greeting, patience) = (AtomicBool::new(false), Greeting::default(), options.answer_timeout);
+    Ok(Wire { connection, driver, broken, url, greeting, patience, monitor })
 }
 
 fn credentials(login: &Login) -> RedisConnectionInfo {
@@ -110,31 +113,18 @@ async fn handshake(
     if let Some(selected) = answers.nth(1) {
         selected.extract_error().map_err(unwelcome)?;
     }
-    Ok(read_greeting(&hello))
+    Ok(read_greeting(hello))
 }
 
-fn read_greeting(hello: &Value) -> Greeting {
-    let mut greeting = Greeting::default();
-    for (key, value) in hello.as_map_iter().into_iter().flatten() {
-        if let (Some("id"), Value::Int(id)) = (text(key), value) {
-            greeting.id = *id;
-        }
-        let (Some(key), Some(value)) = (text(key), text(value)) else { continue };
-        match key {
-            "version" => greeting.version = value.to_owned(),
-            "mode" => greeting.mode = value.to_owned(),
-            "role" => greeting.role = value.to_owned(),
-            _ => {}
-        }
-    }
-    greeting
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
+fn read_greeting(hello: Value) -> Greeting {
+    let facts: HashMap<String, Value> = redis::from_redis_value(hello).unwrap_or_default();
+    let fact = |name| facts.get(name).cloned().unwrap_or_default();
+    let text = |name| reply::text(fact(name)).unwrap_or_default();
+    Greeting {
+        version: text("version"),
+        mode: text("mode"),
+        role: text("role"),
+        id: reply::int(&fact("id")).unwrap_or_default(),
     }
 }
 

@@ -62,39 +62,25 @@ impl Sentinels {
         options: &ConnectOptions,
         deadline: Deadline,
     ) -> Result<Address, Failure> {
-        let mut parts = log_in(sentinel, options, None, deadline).await?;
+        let mut wire = log_in(sentinel, options, None, deadline).await?;
         let url = sentinel.url();
         let mut question = redis::cmd("SENTINEL");
         question.arg("get-master-addr-by-name").arg(&self.name);
-        let answer = parts.connection.send_packed_command(&question);
+        let answer = wire.connection.send_packed_command(&question);
         let late = |_| Failure::unreachable(&url, "this sentinel does not answer", "");
         let answer = deadline.bound(answer, late).await?.and_then(Value::extract_error);
-        match read_address(&answer.map_err(|error| crate::error::unwelcome(&url, &error))?) {
-            Some(Some(address)) => Ok(address),
-            Some(None) => {
-                let hint = "check the URL: sentinels usually listen on port 26379";
-                Err(Failure::refused(&url, "it is no sentinel", hint))
-            }
-            None => Err(Failure::refused(
+        let answer = answer.map_err(|error| crate::error::unwelcome(&url, &error))?;
+        match redis::from_redis_value::<Option<(String, u16)>>(answer) {
+            Ok(Some((host, port))) => Ok(Address::Tcp(host, port)),
+            Ok(None) => Err(Failure::refused(
                 &self.url,
                 format!("no sentinel knows a master `{}`", self.name),
                 "check the transport option `master_name`: `SENTINEL MASTERS` at a sentinel lists the names",
             )),
+            Err(_) => {
+                let hint = "check the URL: sentinels usually listen on port 26379";
+                Err(Failure::refused(&url, "it is no sentinel", hint))
+            }
         }
     }
-}
-
-/// `None`: the name is not known. `Some(None)`: no address at all.
-fn read_address(answer: &Value) -> Option<Option<Address>> {
-    if *answer == Value::Nil {
-        return None;
-    }
-    let text = |value: &Value| redis::from_redis_value_ref::<String>(value).ok();
-    let address = match answer.as_sequence() {
-        Some([host, port]) => {
-            text(host).zip(text(port)).and_then(|(host, port)| Some(Address::Tcp(host, port.parse().ok()?)))
-        }
-        _ => None,
-    };
-    Some(address)
 }

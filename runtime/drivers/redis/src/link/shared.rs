@@ -134,11 +134,9 @@ impl Link {
         let suspicion = suspicion(wire);
         loop {
             sleep(suspicion).await;
+            let is_silent = || !wire.monitor.has_moved_within(suspicion);
             // What was only late came while the second one was served.
-            if !wire.has_moved_within(suspicion)
-                && self.is_served().await
-                && !wire.has_moved_within(suspicion)
-            {
+            if is_silent() && self.is_served().await && is_silent() {
                 wire.cut();
             }
         }
@@ -158,5 +156,5 @@ impl std::fmt::Debug for WithPushes {
 }
 
 fn suspicion(wire: &Wire) -> Duration {
-    wire.patience() / SUSPICIONS
+    wire.patience / SUSPICIONS
 }

@@ -74,9 +74,14 @@ impl Target {
         Ok(Self { url, servers, options })
     }
 
+    /// How long a connection may take to make.
+    pub(crate) fn dial_deadline(&self) -> Duration {
+        self.options.timeout
+    }
+
     /// Makes a connection to the first server that lets us in and is a master.
     pub(crate) async fn connect(&self, pushes: Option<Pushes>) -> Result<Wire, Failure> {
-        let deadline = Deadline::after(self.options.timeout);
+        let deadline = Deadline::after(self.dial_deadline());
         match &self.servers {
             Named::Direct(servers) => {
                 let attempt = |endpoint: Endpoint, deadline| {
