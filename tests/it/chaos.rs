@@ -4,6 +4,8 @@
 //! `RWORK_CHAOS=full` for the long form, `RWORK_SEED=N` to choose the same victims at the same points again.
 
 mod crew;
+mod embedded;
+mod faults;
 mod rabbitmq;
 mod redis;
 

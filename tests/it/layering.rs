@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// Each crate, and the crates of the workspace that it may use. Anything not listed is a mistake.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("rwork-protocol", &[]),
-    ("rwork-broker", &["rwork-protocol"]),
+    ("rwork-broker", &["rwork-protocol", "rwork-backend"]),
     ("rwork-backend", &["rwork-protocol"]),
     ("rwork-embedded", &["rwork-protocol", "rwork-broker", "rwork-backend"]),
     ("rwork-net", &["rwork-protocol"]),

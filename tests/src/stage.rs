@@ -20,6 +20,7 @@ use crate::celery::{Client, Pool, PythonWorker};
 use crate::guests::{guest, target_directory};
 use crate::journal::{Entry, Journal};
 use crate::process::{WorkerProcess, is_full_run};
+use crate::proxy::Proxy;
 use crate::python::{Raised, Version};
 use crate::redis::RedisServer;
 
@@ -187,6 +188,22 @@ impl Stage {
         WorkerProcess::start_in(self.directory.path(), node, &arguments, &self.journal).await
     }
 
+    /// The same with a proxy between it and the Redis server, which is the stage's own.
+    ///
+    /// # Errors
+    /// As [`Stage::worker`].
+    pub async fn worker_through(
+        &self,
+        proxy: &Proxy,
+        node: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<WorkerProcess> {
+        let (from, to) = (format!(":{}/", self.server().port()), format!(":{}/", proxy.port()));
+        let (broker, backend) = (self.broker.replace(&from, &to), self.backend.replace(&from, &to));
+        let arguments = [&["--broker", &broker, "--backend", &backend], arguments].concat();
+        WorkerProcess::start_in(self.directory.path(), node, &arguments, &self.journal).await
+    }
+
     /// Starts a Celery worker and waits until it consumes.
     ///
     /// # Errors
@@ -341,6 +358,12 @@ impl Stage {
     /// As [`Stage::log`].
     pub fn starts(&self, number: u64) -> anyhow::Result<usize> {
         Ok(self.log()?.iter().filter(|(word, of, _)| word == "start" && *of == number).count())
+    }
+
+    /// How often rwork workers have started this task so far, by their logs.
+    pub fn begun(&self, id: &str) -> usize {
+        let is_start = |entry: &Entry| entry.says("task started") && entry.field("task_id") == Some(id);
+        self.journal.so_far().iter().filter(|entry| is_start(entry)).count()
     }
 
     /// Runs a command of the `rwork` binary on this broker and backend, and returns what it printed.

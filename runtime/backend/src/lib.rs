@@ -26,6 +26,19 @@ pub struct Store {
     pub correlation_id: Option<String>,
 }
 
+impl Store {
+    /// Bytes of the record, about: its result and whatever else of it may be large.
+    pub fn size(&self) -> usize {
+        const SMALL: usize = 512;
+        let Record { result, traceback, children, extended, .. } = &self.record;
+        let call = extended
+            .as_ref()
+            .map_or(0, |call| [&call.args, &call.kwargs].into_iter().flatten().map(bytes::Bytes::len).sum());
+        let told = traceback.as_ref().map_or(0, String::len) + children.as_ref().map_or(0, bytes::Bytes::len);
+        SMALL + result.len() + told + call
+    }
+}
+
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {

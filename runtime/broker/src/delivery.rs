@@ -4,14 +4,9 @@ use rwork_protocol::{Message, QueueName, Timestamp};
 
 use crate::dead_letter::Reason;
 
-/// A driver's own mark of a delivery.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Receipt {
-    /// A sequence number or delivery tag.
-    Number(u64),
-    /// A textual tag.
-    Tag(Box<str>),
-}
+/// The driver's number of a delivery. Unique for the life of its consumer, and never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Receipt(pub u64);
 
 /// A message handed over to this consumer, which must settle it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +15,11 @@ pub struct Delivery {
     pub message: Message,
     /// The queue it came from.
     pub queue: QueueName,
-    /// It may have been delivered before.
+    /// It may have begun before: its worker died while it held the message, or an outcome sent it back. Such a message
+    /// needs [`Ending::Starting`] before it may start.
     pub redelivered: bool,
-    /// Deliveries that ended without an outcome, plus this one; 1 at first.
+    /// Starts that were written down, plus this one; 1 at first. The first start of a message is not written down
+    /// (`delivery.md` §1.4).
     pub delivery_count: u32,
     /// The driver's mark.
     pub receipt: Receipt,
@@ -42,12 +39,12 @@ impl Delivery {
 pub enum Disposition {
     /// Done: the broker forgets it.
     Ack,
-    /// Back to its queue, counted as a delivery without an outcome.
+    /// Back to the end of its queue, marked redelivered; this start counts, once, whether it was written down or not.
     Requeue,
-    /// Never started: back to the head of its queue, as if it had not been delivered.
+    /// Never started: back to the head of its queue, as it was before it was taken. Nothing is marked or counted.
     Release,
-    /// Not due yet: the broker holds it back until then, as if it had not been delivered, uncounted; a time that has
-    /// passed: deliverable at once. One step, so that no crash doubles it. Needs [`crate::Capabilities::delayed`].
+    /// Not due yet: the broker holds it back until then, as if it had not been delivered; a time that has passed:
+    /// deliverable at once. One step, so that no crash doubles it. Needs [`crate::Capabilities::delayed`].
     Delay(Timestamp),
     /// Kept aside, byte-identical, with the reason.
     DeadLetter(Reason),
@@ -64,13 +61,4 @@ pub struct Settlement {
     pub disposition: Disposition,
     /// The message, for brokers that must publish it to keep it as a dead letter or delayed; only there.
     pub message: Option<Message>,
-}
-
-/// What became of a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// As asked.
-    Done,
-    /// It was not ours any more (lease lost, or settled before): nothing was changed.
-    Lost,
 }

@@ -1,8 +1,13 @@
 //! What a message broker must be able to do, without naming one.
 //!
-//! Batches go in and batches are settled: a driver pays for its round trip, transaction or write once per batch. Nothing
-//! here mentions a client library, a table or a key; what brokers do differently is declared in [`Capabilities`].
+//! The contract has five rules. A consumer is an identity that outlives its connections ([`Consumer::resume`]). Only the
+//! store's word ends it: no timeout of ours does. What an outcome causes is one [`Commit`], fenced by its receipt, and a
+//! [`Batch`] of them can be repeated by its number. Starts are counted, not deliveries. Each commit answers for itself.
+//!
+//! Batches go in and out: a driver pays for its round trip, transaction or write once per batch. Nothing here mentions a
+//! client library, a table or a key; what brokers do differently is declared in [`Capabilities`].
 
+mod commit;
 mod dead_letter;
 mod delivery;
 
@@ -11,8 +16,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rwork_protocol::{Message, QueueName, Timestamp};
 
+pub use commit::{BATCH_BYTES_MAX, Batch, Commit, Committed, Ending, Part, Refusal};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterQuery, Reason};
-pub use delivery::{Delivery, Disposition, Receipt, Settled, Settlement};
+pub use delivery::{Delivery, Disposition, Receipt, Settlement};
 pub use rwork_protocol::service::{BoxError, Error, RedactedUrl};
 
 /// Where a message is sent, in AMQP's words.
@@ -49,8 +55,10 @@ pub struct Capabilities {
     pub delayed: bool,
     /// Which priority comes first, or none are kept.
     pub priorities: Option<PriorityOrder>,
-    /// How long a delivery stays ours without [`Consumer::renew`]; `None`: as long as the connection lives.
-    pub lease: Option<Duration>,
+    /// What keeps a delivery ours.
+    pub ownership: Ownership,
+    /// Commits carry records: results are kept where messages are, and both are written in one step.
+    pub commits_records: bool,
     /// `Delivery::delivery_count` is exact over crashes.
     pub counts_deliveries: bool,
     /// A batch is published whole or not at all.
@@ -59,6 +67,27 @@ pub struct Capabilities {
     pub exchanges: bool,
     /// Largest message it takes, in bytes.
     pub message_bytes_max: usize,
+}
+
+/// What keeps a delivery ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Renewals that other workers see. Who is not seen to renew for so long, by workers that are well, is dead.
+    Lease(Duration),
+    /// The life of this process, which the kernel knows.
+    Process,
+    /// The connection: a server takes back what a lost one held.
+    Connection,
+}
+
+impl Ownership {
+    /// The length of a lease, where there is one.
+    pub fn lease(self) -> Option<Duration> {
+        match self {
+            Self::Lease(lease) => Some(lease),
+            Self::Process | Self::Connection => None,
+        }
+    }
 }
 
 /// The meaning of a priority number.
@@ -75,7 +104,7 @@ pub enum PriorityOrder {
 pub struct Consume {
     /// Queues to take from; created when missing. At least one.
     pub queues: Vec<QueueName>,
-    /// Node name, for leases, logs and dead letters; two consumers of one name never share a lease.
+    /// Node name, for logs and dead letters; two consumers of one name are two consumers.
     pub name: String,
     /// The most that may ever be held unsettled at once, of all queues together, as the broker sees it: what was sent ahead
     /// and what is moved by the driver count as well. Not less than one of each queue.
@@ -103,13 +132,23 @@ pub trait Broker: Send + Sync + std::fmt::Debug + 'static {
     /// What it does natively.
     fn capabilities(&self) -> Capabilities;
 
-    /// Publishes a batch and returns when the broker has all of it durably (confirmed).
+    /// Publishes a batch and returns when the broker has it durably (confirmed): one outcome for each message, in order. A
+    /// message that is refused stops no other.
     ///
     /// # Errors
-    /// On an error nothing was accepted if [`Capabilities::atomic_publish`]; otherwise a part may have been.
-    async fn publish(&self, batch: Vec<Publish>) -> Result<(), Error>;
+    /// When nothing is known of the batch: the broker is full or was not reached, or its answer was lost. Any part of it may
+    /// have been accepted then, or none if [`Capabilities::atomic_publish`] and the error is [`Error::Full`].
+    async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Result<(), Error>>, Error>;
 
-    /// Starts to consume.
+    /// Publishes a batch of which every message must be accepted.
+    ///
+    /// # Errors
+    /// As [`Broker::publish`], and the first refusal.
+    async fn publish_all(&self, batch: Vec<Publish>) -> Result<(), Error> {
+        self.publish(batch).await?.into_iter().collect()
+    }
+
+    /// Starts to consume, as a new consumer.
     ///
     /// # Errors
     /// When the broker can't be reached or refuses a queue.
@@ -146,33 +185,84 @@ pub trait Broker: Send + Sync + std::fmt::Debug + 'static {
     async fn purge_dead_letters(&self, query: DeadLetterQuery) -> Result<u64, Error>;
 }
 
-/// One consumer: holds deliveries until they are settled.
+/// How much to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Messages at most, at least 1.
+    pub messages: usize,
+    /// Bytes after which no more is taken. The last message may go beyond it.
+    pub bytes: usize,
+}
+
+/// What a store says of a consumer whose connection was made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It stands. What it held stays held, but for `gone`.
+    Stands {
+        /// Deliveries that are ours and were never handed to the caller (the answer of their taking was lost), or that the
+        /// caller had committed and the store has forgotten to be committed (it lost data).
+        fresh: Vec<Delivery>,
+        /// Deliveries that were handed to the caller and are not ours any more. A delivery in a batch whose answer was lost
+        /// may be among them: the batch's answer decides then.
+        gone: Vec<Receipt>,
+    },
+    /// Others know it as dead, or another copy of this process took its place. Nothing is ours any more; consume anew.
+    ///
+    /// The store keeps its numbers and answers for a day: a batch that was not answered may be committed once more by the
+    /// dead consumer. What it holds no receipt for is done then, once; the rest is [`Committed::Lost`]. `LeaseLost` is the
+    /// word for a copy of this process, which sends that batch itself.
+    Dead,
+    /// The store lost everything. Nobody else has what was held; consume anew, and end what runs with [`Ending::Unfenced`].
+    Forgotten,
+}
+
+/// One consumer: holds deliveries until they are settled. An identity, not a connection.
+///
+/// Any call may fail with [`Error::Unreachable`] (its connection was lost, and its answer with it) or
+/// [`Error::LeaseLost`] (the store refuses this consumer, or this connection of it). Then the consumer takes no more calls
+/// but [`Consumer::renew`] and [`Consumer::close`] until [`Consumer::resume`] has said what stands; what is held stays held
+/// meanwhile.
 #[async_trait]
 pub trait Consumer: Send + Sync + std::fmt::Debug + 'static {
-    /// Waits until something can be delivered and returns up to `max` deliveries, in order. One caller at a time.
+    /// Makes the connection again, under the same identity, and asks what stands. Shows others that it lives, as a renewal
+    /// does.
     ///
     /// # Errors
-    /// When the connection is lost: nothing held is ours any more, consume again.
+    /// When the store can't be reached, or can't answer now: try again after a pause.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the next call goes on.
+    async fn resume(&self) -> Result<Resumed, Error>;
+
+    /// Waits until something can be delivered and returns it, in order. One caller at a time.
+    ///
+    /// # Errors
+    /// As for each call of a consumer. [`Error::Act`] and [`Error::Full`]: nothing could be taken now; try again after a
+    /// pause.
     ///
     /// # Cancel safety
     /// Cancel safe: what was taken for a cancelled call is returned by the next one.
-    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, Error>;
+    async fn receive(&self, room: Room) -> Result<Vec<Delivery>, Error>;
 
-    /// Settles a batch in one round trip; answers in the order of the batch. Settling twice is harmless.
+    /// Commits a batch in one round trip; answers in the order of the batch. One caller at a time.
     ///
     /// # Errors
-    /// When the connection is lost: each delivery may or may not be settled, and unsettled ones will be redelivered.
-    async fn settle(&self, batch: Vec<Settlement>) -> Result<Vec<Settled>, Error>;
+    /// As for each call of a consumer: the same batch is to be sent again after [`Consumer::resume`].
+    /// [`Error::Full`] and a retryable [`Error::Act`]: nothing was changed; send the same batch again after a pause.
+    /// Any other: nothing was changed and never will be by this batch; its number may be used again.
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Committed>, Error>;
 
-    /// Keeps everything that is held ours for another [`Capabilities::lease`]. Called every third of it.
+    /// Shows others that this consumer lives, on a connection of its own. Called every fifth of a lease, or every second
+    /// where there is none; from a thread that does nothing else. False: [`Consumer::resume`] has something to say.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] when the lease had run out: nothing held is ours any more, consume again.
-    async fn renew(&self) -> Result<(), Error>;
+    /// When the store can't be reached: nothing is lost by that. [`Error::LeaseLost`] as false.
+    async fn renew(&self) -> Result<bool, Error>;
 
-    /// Ends the consumer; whatever it still holds goes back to the head of its queues, uncounted.
+    /// Ends the consumer. What it still holds goes back to the head of its queues, unmarked and uncounted, save for
+    /// `started`, which may have begun: those are marked redelivered. Closing twice is harmless.
     ///
     /// # Errors
-    /// When the broker can't be reached: its leases run out by themselves.
-    async fn close(&self) -> Result<(), Error>;
+    /// When the store can't be reached: others find it dead by themselves.
+    async fn close(&self, started: &[Receipt]) -> Result<(), Error>;
 }

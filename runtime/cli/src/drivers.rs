@@ -1,6 +1,7 @@
 //! Which brokers and backends exist: the one place that turns a URL into a driver.
 
 mod amqp;
+mod elsewhere;
 mod embedded;
 mod redis;
 
@@ -13,6 +14,7 @@ use rwork_client::Client;
 use rwork_embedded::Embedded;
 use rwork_redis::{Redis, Role};
 
+use self::elsewhere::ResultsElsewhere;
 use crate::config::{BACKEND_TRANSPORT, BROKER_TRANSPORT, Config};
 use crate::failure::Failure;
 use crate::wiring;
@@ -140,10 +142,21 @@ pub(crate) async fn open_backend(config: &Config, broker: &Driver) -> anyhow::Re
 /// Both, once they are open.
 pub(crate) fn together(config: &Config, broker: &Driver, backend: &Driver) -> Services {
     Services {
-        broker: broker.broker(),
+        broker: committing(config, broker, backend),
         backend: backend.backend(),
         broker_url: RedactedUrl::new(Place::broker(config).url),
         backend_url: RedactedUrl::new(Place::backend(config).url),
+    }
+}
+
+/// The broker, whose commits carry records where results are kept in the same store.
+fn committing(config: &Config, broker: &Driver, backend: &Driver) -> Arc<dyn Broker> {
+    match (broker, backend) {
+        (Driver::Redis(server), Driver::Redis(results)) if server.is_same_server(results) => {
+            Arc::new(server.with_results(results))
+        }
+        (Driver::Embedded(_), Driver::Embedded(_)) if is_one_place(config) => broker.broker(),
+        _ => Arc::new(ResultsElsewhere(broker.broker())),
     }
 }
 

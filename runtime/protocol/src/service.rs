@@ -142,12 +142,15 @@ pub enum Error {
         /// The feature.
         what: String,
     },
-    /// Our lease ran out: others may run what we hold.
-    #[error("the lease of `{name}` ran out")]
+    /// The store refuses this consumer, or this connection of it: it must be resumed.
+    #[error("`{name}` is refused: another connection took its place, or it is known as dead")]
     LeaseLost {
         /// The consumer.
         name: String,
     },
+    /// The store's account of a consumer differs from ours: it must be resumed.
+    #[error("the broker's account of what is held differs from ours")]
+    Doubtful,
     /// Closed by us.
     #[error("`{name}` is closed")]
     Closed {
@@ -170,7 +173,7 @@ impl Error {
     /// Whether the same call can succeed later without anybody mending anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Full { .. } | Self::LeaseLost { .. } => true,
+            Self::Unreachable { .. } | Self::Full { .. } | Self::LeaseLost { .. } | Self::Doubtful => true,
             Self::Act { retryable, .. } => *retryable,
             _ => false,
         }

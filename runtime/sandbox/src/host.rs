@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use crate::invocation::Payload;
 use crate::outcome::Failure;
@@ -75,6 +76,13 @@ pub trait Host: Send + Sync + 'static {
 
     /// One line, already within the byte budget and free of control characters. Must not block.
     fn log(&self, source: LogSource, level: Level, message: &str, fields: &[(String, String)]);
+
+    /// Asks for memory for a result of so many bytes, before it leaves its guest; `None`: it is there. Otherwise the
+    /// instance keeps its slot until the future resolves.
+    fn hold_result(&self, bytes: usize) -> Option<BoxFuture<'static, ()>> {
+        let _ = bytes;
+        None
+    }
 
     /// Stores a custom state (`rwork:task/progress`).
     ///

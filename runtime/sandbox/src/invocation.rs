@@ -44,6 +44,16 @@ pub enum Input {
     Raw(Payload),
 }
 
+impl Input {
+    /// Bytes that it carries.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Call { args, kwargs, .. } => args.len() + kwargs.len(),
+            Self::Raw(payload) => payload.data.len(),
+        }
+    }
+}
+
 /// What a task can ask about the message it runs for (`rwork:task/request`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {

@@ -39,7 +39,17 @@ const REVOKED_EXCEPTION: &str = "TaskRevokedError";
 pub(crate) async fn run(mut reply: Reply, mut slot: Slot, prepared: Arc<Prepared>, invocation: Invocation) {
     reply.begin();
     let services = Arc::clone(reply.services());
+    let (host, stop) = (Arc::clone(&invocation.host), invocation.stop.clone());
     let (report, store) = run_to_report(&services, &mut slot, &prepared, invocation).await;
+    // Results that find no room wait here, so that no more than the slots' worth of them is in memory beyond it.
+    if let Some(held) = host.hold_result(report.outcome.result_bytes()) {
+        services.mailbox.flush();
+        tokio::select! {
+            biased;
+            () = held => {}
+            _ = stop.wait_killed() => {}
+        }
+    }
     reply.send(report);
     drop(store);
     drop(slot);

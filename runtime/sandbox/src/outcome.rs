@@ -61,6 +61,24 @@ pub enum Outcome {
     HostFault(String),
 }
 
+impl Outcome {
+    /// Bytes of what the guest returned.
+    pub fn result_bytes(&self) -> usize {
+        let failure = |failure: &Failure| {
+            failure.exc_args.data.len() + failure.traceback.as_ref().map_or(0, String::len)
+        };
+        match self {
+            Self::Success(payload) | Self::Replace(payload) => payload.data.len(),
+            Self::Failed(failed) | Self::SoftTimeLimit { failure: failed, .. } => failure(failed),
+            Self::Retry(retry) => {
+                let input = retry.input.as_ref().map_or(0, Input::size);
+                input + retry.cause.as_ref().map_or(0, failure)
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// Who ended an invocation from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

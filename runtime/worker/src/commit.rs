@@ -1,87 +1,185 @@
-//! What one step wants done in the outside world, on its way to the settler.
+//! What one step wants done in the outside world, on its way to the committer.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rwork_backend::Store;
-use rwork_broker::{Delivery, Disposition, Publish};
-use rwork_protocol::{State, TaskId, TaskName};
+use rwork_broker::{Delivery, Disposition, Publish, Receipt, Route, Settlement};
+use rwork_protocol::{Exception, State, TaskId, TaskName};
 use tokio::sync::oneshot;
 
+use crate::budget::Grant;
 use crate::ending::{AckPolicy, Ending, disposition};
-use crate::session::Session;
+use crate::session::{Over, Session};
 
-/// A delivery and the session in which it is ours.
+/// A delivery and the consumer by which it is ours.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) session: Arc<Session>,
     pub(crate) delivery: Delivery,
 }
 
-/// Records, then follow-ups, then the delivery's end: always in this order, each idempotent by task id.
+/// The delivery that something depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Fence {
+    pub(crate) session: Arc<Session>,
+    pub(crate) receipt: Receipt,
+}
+
+impl Held {
+    /// How it ends, for the broker, which needs the message only where it is kept.
+    pub(crate) fn settle(&self, disposition: Disposition) -> Settlement {
+        let Delivery { message, queue, receipt, .. } = &self.delivery;
+        let is_kept = matches!(disposition, Disposition::DeadLetter(_) | Disposition::Delay(_));
+        let message = is_kept.then(|| message.clone());
+        Settlement { receipt: *receipt, queue: queue.clone(), disposition, message }
+    }
+
+    pub(crate) fn fence(&self) -> Fence {
+        Fence { session: Arc::clone(&self.session), receipt: self.delivery.receipt }
+    }
+}
+
+/// Whose commit it is: kept until it is done, with all that it holds of memory.
+pub(crate) trait Subject: Send + Sync {
+    /// For log lines.
+    fn label(&self) -> (&TaskId, &TaskName);
+
+    /// What a failure of it causes: its own record, those of steps that will never run, errbacks.
+    fn fail(&self, exception: &Exception) -> Effects;
+}
+
+impl fmt::Debug for dyn Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.label().fmt(f)
+    }
+}
+
+/// Records and follow-ups.
 #[derive(Debug, Default)]
-pub(crate) struct Commit {
-    /// Whose, for the log lines; absent when the message could not be read.
-    pub(crate) task: Option<(TaskId, TaskName)>,
-    /// Stored first, in order.
+pub(crate) struct Effects {
+    /// In order.
     pub(crate) records: Vec<Store>,
-    /// Published second, confirmed.
+    /// In order.
     pub(crate) follow_ups: Vec<Publish>,
-    /// Settled last; absent after an early ack, and where nothing ends yet.
-    pub(crate) settlement: Option<(Held, Disposition)>,
-    /// Where nothing is settled: the session without which this is pointless.
-    pub(crate) within: Option<Arc<Session>>,
-    /// What is counted once it is done; absent where nothing ends yet.
+}
+
+/// Everything that one step causes: all of it, or nothing.
+#[derive(Debug, Default)]
+pub(crate) struct TaskCommit {
+    /// Absent when the message could not be read.
+    pub(crate) subject: Option<Arc<dyn Subject>>,
+    pub(crate) effects: Effects,
+    pub(crate) fenced: Fenced,
+    /// What is counted and told once it is done; absent where nothing ends yet.
     pub(crate) ending: Option<Ending>,
+    /// Wall time of the run, for its log line.
+    pub(crate) wall_ms: f64,
+    /// What its log line adds; empty: nothing.
+    pub(crate) detail: String,
     /// Told at the end what became of it. Nobody there is fine.
-    pub(crate) reply: Option<oneshot::Sender<Committed>>,
-    /// Written by the settler alone.
-    pub(crate) became: Committed,
+    pub(crate) reply: Option<oneshot::Sender<Became>>,
+    /// Memory that is held until it is done. Kept for its drop alone.
+    pub(crate) _grants: Vec<Grant>,
+    /// Written by the committer alone.
+    pub(crate) became: Became,
+    /// How often a part of it was refused. Written by the committer alone.
+    pub(crate) refusals: u32,
+}
+
+/// What a commit does to its delivery.
+#[derive(Debug, Default)]
+pub(crate) enum Fenced {
+    /// Ends it.
+    Settles(Held, Disposition),
+    /// A redelivered message starts: written down first.
+    Starts(Fence),
+    /// Leaves it held, and is pointless when it is not.
+    Holds(Fence),
+    /// None is held: acked early.
+    #[default]
+    No,
 }
 
 /// What became of a commit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Committed {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Became {
     /// All of it.
     #[default]
     Done,
     /// The delivery was not ours any more: it will be, or has been, run elsewhere.
     Lost,
-    /// The backend refuses the record.
-    Refused,
+    /// The server refuses a part of it, for this reason.
+    Refused(String),
 }
 
-impl Commit {
-    /// A record that goes with no ending.
-    pub(crate) fn note(task: (TaskId, TaskName), record: Store) -> Self {
-        Self { task: Some(task), records: vec![record], ..Self::default() }
+impl TaskCommit {
+    pub(crate) fn of(subject: Arc<dyn Subject>, effects: Effects) -> Self {
+        Self { subject: Some(subject), effects, ..Self::default() }
     }
 
     /// The same with this ending, and with what that means for the delivery, if it is still ours to settle.
     pub(crate) fn ended(self, held: Option<Held>, ending: Ending, policy: AckPolicy) -> Self {
-        let settlement = held.and_then(|held| disposition(&ending, policy).map(|decided| (held, decided)));
-        Self { settlement, ending: Some(ending), ..self }
+        let fenced = held.and_then(|held| disposition(&ending, policy).map(|how| Fenced::Settles(held, how)));
+        Self { fenced: fenced.unwrap_or_default(), ending: Some(ending), ..self }
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        let settled_in = self.settlement.as_ref().map(|(held, _)| &held.session);
-        settled_in.or(self.within.as_ref()).is_some_and(|session| session.is_lost())
-    }
-
-    /// The delivery is not ours any more. A success is still worth keeping, since it is final and saves the next worker
-    /// the run; anything else would be in its way.
-    pub(crate) fn give_up(&mut self) {
-        self.settlement = None;
-        self.follow_ups.clear();
-        self.records.retain(|store| store.record.status == State::Success);
-        self.ending = self.ending.as_ref().map(|_| Ending::Lost);
-        self.became = Committed::Lost;
-    }
-
-    /// Writes a log line with the task's id and name.
-    pub(crate) fn log(&self, line: impl FnOnce(&str, &str)) {
-        match &self.task {
-            Some((id, name)) => line(id.as_str(), name.as_str()),
-            None => line("", ""),
+    /// The consumer by which its delivery is ours.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        match &self.fenced {
+            Fenced::Settles(held, _) => Some(&held.session),
+            Fenced::Starts(fence) | Fenced::Holds(fence) => Some(&fence.session),
+            Fenced::No => None,
         }
+    }
+
+    /// Its consumer has ended: what is lost is given up, what nobody else has goes on without a fence.
+    pub(crate) fn after_the_end(&mut self, over: Over) {
+        match over {
+            Over::Dead => self.give_up(),
+            Over::Forgotten => self.send_back(),
+        }
+        self.fenced = Fenced::No;
+    }
+
+    /// The store has lost the message: what goes back to its queue is sent anew.
+    fn send_back(&mut self) {
+        let Fenced::Settles(held, how) = &self.fenced else { return };
+        let not_before = match how {
+            Disposition::Release | Disposition::Requeue => None,
+            Disposition::Delay(until) => Some(*until),
+            Disposition::Ack | Disposition::DeadLetter(_) => return,
+        };
+        let Delivery { message, queue, .. } = &held.delivery;
+        let again = Publish { route: Route::queue(queue), message: message.clone(), not_before };
+        self.effects.follow_ups.push(again);
+    }
+
+    /// The delivery is not ours any more. A success is still worth keeping, since it is final; anything else would be in
+    /// the way of whoever has the message now.
+    pub(crate) fn give_up(&mut self) {
+        self.effects.follow_ups.clear();
+        self.effects.records.retain(|store| store.record.status == State::Success);
+        self.lose();
+    }
+
+    /// Says that nothing came of it.
+    pub(crate) fn lose(&mut self) {
+        self.fenced = Fenced::No;
+        self.ending = self.ending.as_ref().map(|_| Ending::Lost);
+        self.became = Became::Lost;
+    }
+
+    /// Id and name of its task, for log lines.
+    pub(crate) fn label(&self) -> (Option<&str>, Option<&str>) {
+        let label = self.subject.as_deref().map(Subject::label);
+        label.map(|(id, name)| (id.as_str(), name.as_str())).unzip()
+    }
+
+    /// Bytes that it carries.
+    pub(crate) fn size(&self) -> usize {
+        let Effects { records, follow_ups } = &self.effects;
+        let published: usize = follow_ups.iter().map(|publish| publish.message.size()).sum();
+        records.iter().map(Store::size).sum::<usize>() + published
     }
 }

@@ -58,8 +58,12 @@ pub struct WorkerConfig {
     /// Outcomes committed together at most, ≥ 1. Default [`SETTLE_BATCH_MAX`].
     pub settle_batch_max: usize,
     /// A redelivered message whose result is stored as SUCCESS is not run again: what follows it is published and it is
-    /// acked (`worker_deduplicate_successful_tasks`). Costs one read per batch that has redelivered messages. Default on.
+    /// acked (`worker_deduplicate_successful_tasks`). Costs one read per batch that has redelivered messages. Default off,
+    /// as in Celery: the same id may be sent again on purpose.
     pub deduplicate_successful: bool,
+    /// Bytes held between receipt and commit, ≥ 2: half for bodies, half for results and what follows them. Default
+    /// [`BYTES_MAX`](crate::BYTES_MAX).
+    pub bytes_max: usize,
     /// How long running tasks may go on after the worker was told to stop; `None`: until they end. Default `None`, as a
     /// warm shutdown of Celery's.
     pub drain_deadline: Option<Duration>,
@@ -105,7 +109,8 @@ impl WorkerConfig {
             result_extended: false,
             retry_on_startup: true,
             settle_batch_max: SETTLE_BATCH_MAX,
-            deduplicate_successful: true,
+            deduplicate_successful: false,
+            bytes_max: crate::BYTES_MAX,
             drain_deadline: None,
             stop_grace: STOP_GRACE,
             kill_grace: KILL_GRACE,
@@ -137,6 +142,7 @@ impl WorkerConfig {
             ("prefetch_max", self.prefetch_max),
             ("deliveries_max", self.deliveries_max as usize),
             ("settle_batch_max", self.settle_batch_max),
+            ("bytes_max", self.bytes_max),
         ];
         for (setting, value) in at_least_one {
             if value == 0 {

@@ -22,16 +22,16 @@ pub enum Error {
         /// The broker's answer.
         source: rwork_broker::Error,
     },
-    /// The worker's own part that writes results is gone. What is held is redelivered.
-    #[error("the settler ended before its worker: this is a bug")]
-    Settler,
+    /// The worker's own part that receives is gone. What is held is redelivered.
+    #[error("the receiver ended before its worker: this is a bug")]
+    Receiver,
 }
 
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Setting { .. } | Self::Settler => None,
+            Self::Setting { .. } | Self::Receiver => None,
             Self::Consume { source, .. } => source.hint(),
         }
     }

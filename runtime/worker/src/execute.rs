@@ -5,43 +5,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rwork_protocol::Exception;
 use rwork_sandbox::{CleanupReason, Invocation, KillReason, Outcome, Report, Stop, Usage};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::commit::{Commit, Committed, Held};
-use crate::ending::Ending;
+use crate::commit::{Became, Effects, Fenced, Held, Subject as _, TaskCommit};
+use crate::ending::{AckPolicy, Ending};
 use crate::executor::{Executor, TaskVersion};
 use crate::next;
 use crate::request::{Accepted, Request};
 
-/// The right to hand over one outcome, taken before the run, so that no outcome ever waits for room.
-pub(crate) type Permit = mpsc::OwnedPermit<Commit>;
-
 /// What a run leaves behind for the pipe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finished {
-    /// Its number in the pipe.
-    pub(crate) number: u64,
+    /// Its number in the pipe; `None`: it was no run.
+    pub(crate) number: Option<u64>,
     /// What it cost; `None`: it did not run after all.
     pub(crate) usage: Option<Usage>,
 }
 
-/// Runs a request and hands its outcome over.
+/// Runs a request and hands its outcome over. An outcome that finds no room waits, and with it the admission of others.
 pub(crate) async fn execute<E: Executor>(
     accepted: Accepted<E>,
     slot: E::Slot,
-    permit: Permit,
     stop: Stop,
     number: u64,
 ) -> Finished {
     let Accepted { held, request } = accepted;
+    let number = Some(number);
     let Ok(held) = begin(&request, held).await else { return Finished { number, usage: None } };
     let invocation = request.invocation(stop);
     let cleanup = request.task.options().cleanup.then(|| invocation.clone());
     let report = run(&request, slot, invocation).await;
     let usage = Some(report.usage);
     let hook = cleanup.zip(cleanup_reason(&report.outcome));
-    permit.send(next::after(&request, held, report));
+    // Whoever commits has gone only when the worker ends: the message is redelivered then.
+    let _ = send(&request, next::after(&request, held, report)).await;
     if let Some((invocation, reason)) = hook {
         let invocation = Invocation { stop: Stop::default(), ..invocation };
         request.parts.executor.cleanup(&request.task, invocation, reason).await;
@@ -49,36 +48,75 @@ pub(crate) async fn execute<E: Executor>(
     Finished { number, usage }
 }
 
-/// The delivery is not ours any more, so the task must not run.
-struct NotOurs;
+/// The task must not run: its delivery is not ours, or its start could not be written down.
+struct NotNow;
 
-/// What precedes the run: the early ack, confirmed, where the task wants it (`None` is left of the delivery then), and
-/// STARTED.
-async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Option<Held>, NotOurs> {
-    if held.session.is_lost() {
-        return Err(NotOurs);
-    }
-    let settler = request.parts.shared.settler.upgrade().ok_or(NotOurs)?;
-    let early = Commit { task: Some(request.label()), ..Commit::default() };
-    let policy = next::ack_policy(&request.task);
-    let held = if policy.acks_late {
-        Some(held)
-    } else {
-        let (reply, answer) = oneshot::channel();
-        let early = Commit { reply: Some(reply), ..early.ended(Some(held), Ending::Starting, policy) };
-        settler.send(early).await.map_err(|_| NotOurs)?;
-        match answer.await {
-            Ok(Committed::Done) => None,
-            Ok(Committed::Lost | Committed::Refused) | Err(_) => return Err(NotOurs),
-        }
+/// What precedes the run: a renewal that is fresh, the early ack where the task wants it (`None` is left of the delivery
+/// then), the start of a message that may have begun before, and STARTED.
+async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Option<Held>, NotNow> {
+    held.session.until_fresh().await.or_else(|over| match over {
+        crate::session::Over::Dead => Err(NotNow),
+        // Nobody else has it.
+        crate::session::Over::Forgotten => Ok(()),
+    })?;
+    let started = request.task.options().track_started.then(|| request.started()).flatten();
+    let effects = Effects {
+        records: started.into_iter().map(|record| request.store(record)).collect(),
+        ..Effects::default()
     };
-    if request.task.options().track_started
-        && let Some(record) = request.started()
-    {
-        settler.send(request.note(record)).await.map_err(|_| NotOurs)?;
+    let policy = next::ack_policy(&request.task);
+    if !policy.acks_late {
+        let early = request.commit(effects).ended(Some(held), Ending::Starting, policy);
+        return match confirmed(request, early).await? {
+            Became::Done => Ok(None),
+            Became::Lost | Became::Refused(_) => Err(NotNow),
+        };
+    }
+    if held.delivery.redelivered {
+        let fenced = Fenced::Starts(held.fence());
+        let step = TaskCommit { fenced, ..request.step(effects) };
+        match confirmed(request, step).await? {
+            Became::Refused(why) => return give_up(request, held, why).await,
+            Became::Lost => return Err(NotNow),
+            Became::Done => {}
+        }
+    } else if !effects.records.is_empty() {
+        send(request, request.step(effects)).await?;
     }
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
-    Ok(held)
+    Ok(Some(held))
+}
+
+/// Commits a step and waits until it is done.
+async fn confirmed<E: Executor>(request: &Arc<Request<E>>, step: TaskCommit) -> Result<Became, NotNow> {
+    let (reply, answer) = oneshot::channel();
+    send(request, TaskCommit { reply: Some(reply), ..step }).await?;
+    answer.await.map_err(|_| NotNow)
+}
+
+/// The start of a message can't be written down: it becomes a dead letter, or it could kill one worker after the other.
+async fn give_up<E: Executor>(
+    request: &Arc<Request<E>>,
+    held: Held,
+    why: String,
+) -> Result<Option<Held>, NotNow> {
+    let exception = Exception::worker_lost(&why);
+    let ending = Ending::Refused(request.parts.shared.reason("start-refused", why));
+    let commit = request.commit(request.fail(&exception));
+    send(request, commit.ended(Some(held), ending, AckPolicy::default())).await?;
+    Err(NotNow)
+}
+
+async fn send<E: Executor>(request: &Request<E>, commit: TaskCommit) -> Result<(), NotNow> {
+    let commits = request.commits.upgrade().ok_or(NotNow)?;
+    commits.send(commit).await.map_err(|_| NotNow)
+}
+
+/// A request that was not started goes back to the head of its queue.
+pub(crate) fn released<E: Executor>(accepted: Accepted<E>) -> (mpsc::WeakSender<TaskCommit>, TaskCommit) {
+    let Accepted { request, held } = accepted;
+    let commit = request.commit(Effects::default());
+    (request.commits.clone(), commit.ended(Some(held), Ending::Released, AckPolicy::default()))
 }
 
 /// Runs the invocation. A panic of the executor is rwork's own fault, and must not keep the delivery.

@@ -16,14 +16,14 @@ pub trait Executor: Send + Sync + 'static {
     /// The live version of a task.
     fn lookup(&self, name: &str) -> Option<Self::Task>;
 
-    /// A slot, if one is free now.
-    fn try_admit(&self) -> Option<Self::Slot>;
+    /// A slot for this task, if one is free now.
+    fn try_admit(&self, task: &Self::Task) -> Option<Self::Slot>;
 
-    /// Waits for a slot.
+    /// Waits for a slot for this task.
     ///
     /// # Cancel safety
     /// Cancel safe: a slot that was granted to a dropped future is free again.
-    fn admit(&self) -> impl Future<Output = Self::Slot> + Send;
+    fn admit(&self, task: &Self::Task) -> impl Future<Output = Self::Slot> + Send;
 
     /// Runs one invocation. The slot is free as soon as the guest is gone, not only when the future is polled again.
     fn execute(

@@ -7,25 +7,39 @@
     reason = "the error is the sandbox's, and made at most once per call of a guest"
 )]
 
-use std::sync::PoisonError;
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use rwork_broker::Publish;
 use rwork_canvas::{Applied, Parent};
 use rwork_protocol::{Exception, Record, Signature, State, TaskId, TaskMessage, json};
 use rwork_sandbox::{Failure, Host, HostError, JSON, Level, LogSource, Payload, Submitted};
 use tokio::sync::oneshot;
 
-use crate::commit::{Commit, Committed};
+use crate::commit::{Became, Effects, TaskCommit};
 use crate::executor::{Executor, TaskVersion};
 use crate::outage::chain;
 use crate::request::Request;
 use crate::signatures;
 
+/// The request of a guest that runs, as its imports see it.
+pub(crate) struct Guest<E: Executor>(pub(crate) Arc<Request<E>>);
+
+impl<E: Executor> Deref for Guest<E> {
+    type Target = Arc<Request<E>>;
+
+    fn deref(&self) -> &Arc<Request<E>> {
+        &self.0
+    }
+}
+
 #[async_trait]
-impl<E: Executor> Host for Request<E> {
+impl<E: Executor> Host for Guest<E> {
     fn log_enabled(&self, level: Level) -> bool {
         match level {
             Level::Trace => tracing::enabled!(target: "rwork::task", tracing::Level::TRACE),
@@ -58,19 +72,25 @@ impl<E: Executor> Host for Request<E> {
         }
     }
 
+    fn hold_result(&self, bytes: usize) -> Option<BoxFuture<'static, ()>> {
+        let request = Arc::clone(&self.0);
+        let pool = Arc::clone(&request.parts.shared.budget.results);
+        if let Some(grant) = pool.try_take(bytes) {
+            request.grant(grant);
+            return None;
+        }
+        Some(async move { request.grant(pool.take_when_free(bytes).await) }.boxed())
+    }
+
     async fn progress(&self, state: String, meta: Payload) -> Result<(), HostError> {
         let state = custom_state(&state)?;
         let result = json_value(meta)?;
         let Some(record) = self.record(state, result, self.children()) else { return Ok(()) };
-        let shared = &self.parts.shared;
-        // Through the settler, so that it can't overtake STARTED or be overtaken by the outcome.
-        let settler = shared.settler.upgrade().ok_or_else(going_down)?;
-        let (reply, answer) = oneshot::channel();
-        let note = Commit { reply: Some(reply), ..self.note(record) };
-        settler.send(note).await.map_err(|_| going_down())?;
-        match answer.await.map_err(|_| going_down())? {
-            Committed::Refused => Err(HostError::TooLarge("the result backend refuses the state".to_owned())),
-            Committed::Done | Committed::Lost => Ok(()),
+        // Through the committer, so that it can't overtake STARTED or be overtaken by the outcome.
+        let effects = Effects { records: vec![self.store(record)], ..Effects::default() };
+        match self.step_confirmed(effects).await? {
+            Became::Refused(_) => Err(HostError::TooLarge("the result backend refuses the state".to_owned())),
+            Became::Done | Became::Lost => Ok(()),
         }
     }
 
@@ -85,7 +105,13 @@ impl<E: Executor> Host for Request<E> {
             publish.extend(self.parts.publish_all(applied.publish));
             submitted.push((id, result_tuple));
         }
-        self.parts.shared.broker.publish(publish).await.map_err(|error| unavailable(&error))?;
+        self.check_sizes(&publish)?;
+        let effects = Effects { follow_ups: publish, ..Effects::default() };
+        match self.step_confirmed(effects).await? {
+            Became::Done => {}
+            Became::Lost => return Err(going_down()),
+            Became::Refused(why) => return Err(HostError::Unavailable(why)),
+        }
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.extend(submitted.iter().map(|(_, tuple)| tuple.clone()));
         Ok(submitted.into_iter().map(told).collect())
@@ -109,6 +135,24 @@ impl<E: Executor> Host for Request<E> {
 }
 
 impl<E: Executor> Request<E> {
+    /// Commits a step of the guest's and waits until it is done.
+    async fn step_confirmed(self: &Arc<Self>, effects: Effects) -> Result<Became, HostError> {
+        let commits = self.commits.upgrade().ok_or_else(going_down)?;
+        let (reply, answer) = oneshot::channel();
+        let step = TaskCommit { reply: Some(reply), ..self.step(effects) };
+        commits.send(step).await.map_err(|_| going_down())?;
+        drop(commits);
+        answer.await.map_err(|_| going_down())
+    }
+
+    fn check_sizes(&self, publish: &[Publish]) -> Result<(), HostError> {
+        let limit = self.parts.shared.broker.capabilities().message_bytes_max;
+        match publish.iter().map(|publish| publish.message.size()).find(|size| *size > limit) {
+            None => Ok(()),
+            Some(size) => Err(HostError::TooLarge(rwork_broker::Error::TooLarge { limit, size }.to_string())),
+        }
+    }
+
     /// Takes one signature apart and checks every task that it names against the grants.
     fn apply(&self, signature: Payload) -> Result<Applied, HostError> {
         let invalid = |error: &dyn std::error::Error| HostError::Invalid(error.to_string());

@@ -2,15 +2,15 @@
 //!
 //! One arm per outcome. What follows a task is canvas's to say; what the broker is told is [`crate::ending`]'s.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use rwork_canvas::{FailedStep, Next, may_retry};
+use rwork_canvas::{Next, may_retry};
 use rwork_protocol::json::{self, Kind};
-use rwork_protocol::{Exception, Extended, Record, RevokeReason, Signature, State};
+use rwork_protocol::{Exception, Record, RevokeReason, Signature, State};
 use rwork_sandbox::{Failure, JSON, KillReason, Outcome, Payload, Report, Retry, RetryLimit, Trap};
 
-use crate::commit::{Commit, Held};
+use crate::commit::{Effects, Held, TaskCommit};
 use crate::ending::{AckPolicy, Ending, disposition};
 use crate::executor::{Executor, TaskVersion};
 use crate::outage::chain;
@@ -22,19 +22,25 @@ use crate::signatures;
 const OWN_MODULE: &str = "rwork.errors";
 
 /// What one outcome comes to, before it is known what the broker is told.
-pub(crate) struct Effects {
+pub(crate) struct Verdict {
     pub(crate) ending: Ending,
-    pub(crate) commit: Commit,
+    pub(crate) effects: Effects,
+    /// What the log line adds; empty: nothing.
+    pub(crate) detail: String,
 }
 
 /// The commit that ends a run. `held` is absent after an early ack.
-pub(crate) fn after<E: Executor>(request: &Request<E>, held: Option<Held>, report: Report) -> Commit {
+pub(crate) fn after<E: Executor>(
+    request: &Arc<Request<E>>,
+    held: Option<Held>,
+    report: Report,
+) -> TaskCommit {
     let can_return = held.is_some();
-    let effects = match report.outcome {
+    let verdict = match report.outcome {
         Outcome::Success(result) => succeed(request, result),
         Outcome::Failed(failure) => fail_or_retry(request, failure, |reason| Ending::Failed { reason }),
         Outcome::Retry(wish) => retry(request, wish),
-        Outcome::Ignore => Effects::none(Ending::Ignored),
+        Outcome::Ignore => Verdict::none(Ending::Ignored),
         Outcome::Reject { requeue, reason } => reject(request, requeue && can_return, &reason),
         Outcome::Replace(signature) => replace(request, signature),
         Outcome::SoftTimeLimit { failure, .. } => {
@@ -66,34 +72,33 @@ pub(crate) fn after<E: Executor>(request: &Request<E>, held: Option<Held>, repor
             unless_returned(request, can_return, Ending::HostFault, &Exception::host_fault("unknown outcome"))
         }
     };
-    effects.log(request, report.usage.wall.as_secs_f64() * 1e3);
-    Commit { task: Some(request.label()), ..effects.commit }.ended(
-        held,
-        effects.ending,
-        ack_policy(&request.task),
-    )
+    let wall_ms = report.usage.wall.as_secs_f64() * 1e3;
+    TaskCommit { wall_ms, ..verdict.commit(request, held) }
 }
 
 /// A task that fails before it could run, because of its message.
-pub(crate) fn fail_unrun<E: Executor>(request: &Request<E>, held: Held, exception: &Exception) -> Commit {
-    let effects = fail(request, exception, None, |reason| Ending::Failed { reason });
-    effects.log(request, 0.0);
-    Commit { task: Some(request.label()), ..effects.commit }.ended(
-        Some(held),
-        effects.ending,
-        ack_policy(&request.task),
-    )
+pub(crate) fn fail_unrun<E: Executor>(
+    request: &Arc<Request<E>>,
+    held: Held,
+    exception: &Exception,
+) -> TaskCommit {
+    fail(request, exception, None, |reason| Ending::Failed { reason }).commit(request, Some(held))
 }
 
 /// A message whose success is stored already: only what follows may still be missing, and the ack.
-pub(crate) fn repeat<E: Executor>(request: &Request<E>, held: Held, record: &Record) -> Commit {
-    tracing::info!(task_id = %request.id(), task_name = %request.name(), "not run again: it has succeeded before");
+pub(crate) fn repeat<E: Executor>(request: &Arc<Request<E>>, held: Held, record: &Record) -> TaskCommit {
     let next = request
         .parts
         .with_context(|context| rwork_canvas::on_success(&request.message, &record.result, context));
     let follow_ups = next.map(|next| request.parts.publish_all(next.publish)).unwrap_or_default();
-    let commit = Commit { task: Some(request.label()), follow_ups, ..Commit::default() };
-    commit.ended(Some(held), Ending::Repeated, AckPolicy::default())
+    let verdict = Verdict::new(Ending::Repeated, Effects { follow_ups, ..Effects::default() });
+    verdict.commit(request, Some(held))
+}
+
+/// Past its `expires`: REVOKED, as Celery has it (`celery-wire.md` §6.6).
+pub(crate) fn expired<E: Executor>(request: &Arc<Request<E>>, held: Held) -> TaskCommit {
+    let effects = revoke(request, RevokeReason::Expired);
+    Verdict::new(Ending::Expired, effects).commit(request, Some(held))
 }
 
 /// A task's choices about acks.
@@ -107,7 +112,7 @@ pub(crate) fn ack_policy(task: &impl TaskVersion) -> AckPolicy {
     }
 }
 
-fn succeed<E: Executor>(request: &Request<E>, result: Payload) -> Effects {
+fn succeed<E: Executor>(request: &Request<E>, result: Payload) -> Verdict {
     if result.content_type != JSON {
         let found = format!("expected a result of type {JSON}, got {}", result.content_type);
         return fail_encoding(request, &found);
@@ -129,22 +134,19 @@ fn succeed<E: Executor>(request: &Request<E>, result: Payload) -> Effects {
     };
     let children = children(request, next.children.as_ref());
     let record = request.record(State::Success, result.data, children);
-    Effects {
-        ending: Ending::Succeeded,
-        commit: Commit {
-            records: record.map(|record| request.store(record)).into_iter().collect(),
-            follow_ups: request.parts.publish_all(next.publish),
-            ..Commit::default()
-        },
-    }
+    let effects = Effects {
+        records: record.map(|record| request.store(record)).into_iter().collect(),
+        follow_ups: request.parts.publish_all(next.publish),
+    };
+    Verdict::new(Ending::Succeeded, effects)
 }
 
-fn fail_encoding<E: Executor>(request: &Request<E>, found: &str) -> Effects {
+fn fail_encoding<E: Executor>(request: &Request<E>, found: &str) -> Verdict {
     let exception = Exception::new("kombu.exceptions", "EncodeError", found);
     fail(request, &exception, None, |reason| Ending::Failed { reason })
 }
 
-pub(crate) fn fail_follow_up<E: Executor>(request: &Request<E>, why: &str) -> Effects {
+pub(crate) fn fail_follow_up<E: Executor>(request: &Request<E>, why: &str) -> Verdict {
     let exception = Exception::new(OWN_MODULE, "FollowUpError", why);
     fail(request, &exception, None, |reason| Ending::Failed { reason })
 }
@@ -154,7 +156,7 @@ fn fail_or_retry<E: Executor>(
     request: &Request<E>,
     failure: Failure,
     ending: impl FnOnce(rwork_broker::Reason) -> Ending,
-) -> Effects {
+) -> Verdict {
     let options = request.task.options();
     let retries = request.message.headers.retries;
     let wanted = failure.retryable && options.autoretries(&failure.exc_type, failure.exc_module.as_deref());
@@ -177,50 +179,9 @@ pub(crate) fn fail<E: Executor>(
     exception: &Exception,
     traceback: Option<String>,
     ending: impl FnOnce(rwork_broker::Reason) -> Ending,
-) -> Effects {
-    let next = request.parts.with_context(|context| rwork_canvas::on_failure(&request.message, context));
-    for error in &next.refused {
-        tracing::error!(task_id = %request.id(), task_name = %request.name(), error = %chain(error), "an errback can't be sent");
-    }
-    let own = request.record(State::Failure, exception.encode(), children(request, next.children.as_ref()));
-    let own = own.map(|record| Record { traceback: traceback.clone(), ..record });
-    let records = own.into_iter().chain(also_failed(request, &next, exception, traceback.as_deref()));
-    let detail = exception.to_string();
-    Effects {
-        ending: ending(request.parts.shared.reason("failed", detail)),
-        commit: Commit {
-            records: records.map(|record| request.store(record)).collect(),
-            follow_ups: request.parts.publish_all(next.publish),
-            ..Commit::default()
-        },
-    }
-}
-
-/// Without these a client that waits for the end of a chain waits for ever.
-fn also_failed<E: Executor>(
-    request: &Request<E>,
-    next: &Next,
-    exception: &Exception,
-    traceback: Option<&str>,
-) -> Vec<Record> {
-    let shared = &request.parts.shared;
-    let failed = next.also_fail.iter().map(|step| Record {
-        traceback: traceback.map(str::to_owned),
-        group_id: step.group_id.clone(),
-        extended: shared.config.result_extended.then(|| Box::new(never_called(step))),
-        ..shared.failure(step.id.clone(), exception)
-    });
-    failed.collect()
-}
-
-fn never_called(step: &FailedStep) -> Extended {
-    Extended {
-        name: Some(step.task.as_str().to_owned()),
-        args: Some(step.args.clone()),
-        kwargs: Some(step.kwargs.clone()),
-        retries: Some(0),
-        ..Extended::default()
-    }
+) -> Verdict {
+    let effects = request.fail_with(State::Failure, exception, traceback.as_deref());
+    Verdict::new(ending(request.parts.shared.reason("failed", exception.to_string())), effects)
 }
 
 /// A failure, unless the delivery goes back to be run again: then nothing has become of it yet.
@@ -229,48 +190,51 @@ fn unless_returned<E: Executor>(
     can_return: bool,
     ending: Ending,
     exception: &Exception,
-) -> Effects {
+) -> Verdict {
     use rwork_broker::Disposition::{Release, Requeue};
     let told = disposition(&ending, ack_policy(&request.task));
     if can_return && matches!(told, Some(Requeue | Release)) {
-        return Effects::none(ending);
+        return Verdict::none(ending);
     }
     fail(request, exception, None, |_| ending)
 }
 
-fn too_large<E: Executor>(request: &Request<E>, limit: usize, size: usize) -> Effects {
+fn too_large<E: Executor>(request: &Request<E>, limit: usize, size: usize) -> Verdict {
     fail(request, &Exception::result_too_large(limit, size), None, |reason| Ending::ResultTooLarge { reason })
 }
 
 /// Celery's word for a task that takes its surroundings with it, so that its clients raise their own class.
-fn trapped<E: Executor>(request: &Request<E>, can_return: bool, trap: Trap) -> Effects {
+fn trapped<E: Executor>(request: &Request<E>, can_return: bool, trap: Trap) -> Verdict {
     log_backtrace(request, trap.backtrace.as_deref());
     let exception = Exception::worker_lost(&format!("Worker exited prematurely: {}", trap.message));
-    unless_returned(request, can_return, Ending::Trapped, &exception).with_traceback(trap.backtrace)
+    let verdict = unless_returned(request, can_return, Ending::Trapped, &exception);
+    let verdict = verdict.with_traceback(trap.backtrace);
+    Verdict { detail: exception.to_string(), ..verdict }
 }
 
-fn revoked<E: Executor>(request: &Request<E>) -> Effects {
-    let exception = Exception::revoked(RevokeReason::Terminated);
-    let record = request.record(State::Revoked, exception.encode(), children(request, None));
-    let records = record.map(|record| request.store(record)).into_iter().collect();
-    Effects { ending: Ending::Revoked, commit: Commit { records, ..Commit::default() } }
+fn revoked<E: Executor>(request: &Request<E>) -> Verdict {
+    Verdict::new(Ending::Revoked, revoke(request, RevokeReason::Terminated))
+}
+
+fn revoke<E: Executor>(request: &Request<E>, reason: RevokeReason) -> Effects {
+    request.fail_with(State::Revoked, &Exception::revoked(reason), None)
 }
 
 /// Celery 5.7: a refused message fails its task, one that goes back to the queue leaves no record.
-fn reject<E: Executor>(request: &Request<E>, requeue: bool, why: &str) -> Effects {
+fn reject<E: Executor>(request: &Request<E>, requeue: bool, why: &str) -> Verdict {
     let rejected = Ending::Rejected { requeue, reason: request.parts.shared.reason("rejected", why) };
     if requeue {
-        return Effects::none(rejected);
+        return Verdict::none(rejected);
     }
     fail(request, &Exception::reject(why), None, |_| rejected)
 }
 
-fn replace<E: Executor>(request: &Request<E>, signature: Payload) -> Effects {
+fn replace<E: Executor>(request: &Request<E>, signature: Payload) -> Verdict {
     match replacement(request, &signature) {
-        Ok(next) => Effects {
-            ending: Ending::Replaced,
-            commit: Commit { follow_ups: request.parts.publish_all(next.publish), ..Commit::default() },
-        },
+        Ok(next) => {
+            let follow_ups = request.parts.publish_all(next.publish);
+            Verdict::new(Ending::Replaced, Effects { follow_ups, ..Effects::default() })
+        }
         Err(why) => fail_follow_up(request, &why),
     }
 }
@@ -331,51 +295,25 @@ fn log_backtrace<E: Executor>(request: &Request<E>, backtrace: Option<&str>) {
     }
 }
 
-impl Effects {
+impl Verdict {
+    pub(crate) fn new(ending: Ending, effects: Effects) -> Self {
+        Self { ending, effects, detail: String::new() }
+    }
+
     fn none(ending: Ending) -> Self {
-        Self { ending, commit: Commit::default() }
+        Self::new(ending, Effects::default())
     }
 
     /// Where the guest was when it was ended, for whoever reads its failure.
     fn with_traceback(mut self, backtrace: Option<String>) -> Self {
-        for store in self.commit.records.iter_mut().filter(|store| store.record.status == State::Failure) {
+        for store in self.effects.records.iter_mut().filter(|store| store.record.status == State::Failure) {
             store.record.traceback.clone_from(&backtrace);
         }
         self
     }
 
-    /// One line per outcome; a success costs nothing where `info` is off.
-    fn log<E: Executor>(&self, request: &Request<E>, wall_ms: f64) {
-        let (id, name) = (request.id(), request.name());
-        macro_rules! line {
-            ($level:ident, $($text:tt)*) => { tracing::$level!(task_id = %id, task_name = %name, wall_ms, $($text)*) };
-        }
-        match &self.ending {
-            Ending::Succeeded => line!(info, "task succeeded"),
-            Ending::Ignored => line!(info, "task ignored"),
-            Ending::Replaced => line!(info, "task replaced"),
-            Ending::Retried => line!(warn, "task will be retried"),
-            Ending::Revoked => line!(warn, "task revoked while it ran"),
-            Ending::ShutDown => line!(warn, "task ended by shutdown"),
-            Ending::HardTimeLimit => line!(warn, "task ended at its hard time limit"),
-            Ending::MemoryLimit => line!(warn, "task ended for want of memory"),
-            Ending::Trapped => line!(warn, "task trapped: {}", self.what()),
-            Ending::SoftTimeLimit { .. } => line!(warn, "task failed with its soft time limit"),
-            Ending::ResultTooLarge { reason } | Ending::Failed { reason } => {
-                line!(warn, "task failed: {}", reason.detail)
-            }
-            Ending::Rejected { requeue, reason } => {
-                line!(warn, requeue, "task rejected its message: {}", reason.detail)
-            }
-            _ => {}
-        }
-    }
-
-    /// The stored exception, for people.
-    fn what(&self) -> String {
-        let record = self.commit.records.first().map(|store| &store.record);
-        record
-            .and_then(Record::exception)
-            .map_or_else(|| "it goes back to its queue".to_owned(), |it| it.to_string())
+    fn commit<E: Executor>(self, request: &Arc<Request<E>>, held: Option<Held>) -> TaskCommit {
+        let commit = request.commit(self.effects);
+        TaskCommit { detail: self.detail, ..commit }.ended(held, self.ending, ack_policy(&request.task))
     }
 }

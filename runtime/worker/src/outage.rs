@@ -66,12 +66,6 @@ impl Outage {
         Self { service: Service::Backend, ..Self::of_broker(act, backoff) }
     }
 
-    /// It began, which somebody else has told: only another cause than the lost connection is news.
-    pub(crate) fn begins(&mut self) {
-        self.since.get_or_insert_with(Instant::now);
-        self.said.get_or_insert_with(|| UNREACHABLE.to_owned());
-    }
-
     /// An attempt failed; says how long to wait before the next. A cause that lasts is told once, another one when it
     /// takes its place: a server that comes back may have another password.
     pub(crate) fn failed(&mut self, error: &Error) -> Duration {
@@ -124,7 +118,7 @@ const UNREACHABLE: &str = "unreachable";
 /// What tells causes apart. A server that can't be reached is one cause, however each attempt ends.
 fn cause_of(error: &Error) -> String {
     match error {
-        Error::Unreachable { .. } | Error::LeaseLost { .. } => UNREACHABLE.to_owned(),
+        Error::Unreachable { .. } | Error::LeaseLost { .. } | Error::Doubtful => UNREACHABLE.to_owned(),
         other => other.to_string(),
     }
 }
@@ -175,15 +169,6 @@ mod tests {
         let told =
             [gone(), gone(), refused("password"), refused("password"), refused("no such user"), gone()];
         assert_eq!(told.map(&mut said), [true, false, true, false, true, true]);
-        // What somebody else has told is not told again, but what comes after it is.
-        outage.over();
-        outage.begins();
-        let mut said = |error: Error| {
-            let before = outage.said.clone();
-            outage.failed(&error);
-            outage.said != before
-        };
-        assert_eq!([gone(), refused("password")].map(&mut said), [false, true]);
     }
 
     #[test]
@@ -192,6 +177,9 @@ mod tests {
             queues: "`a`".to_owned(),
             source: rwork_broker::Error::LeaseLost { name: "w".to_owned() },
         };
-        assert_eq!(chain(&error), "failed to consume from `a`: the lease of `w` ran out");
+        assert_eq!(
+            chain(&error),
+            "failed to consume from `a`: `w` is refused: another connection took its place, or it is known as dead"
+        );
     }
 }

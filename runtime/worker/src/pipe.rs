@@ -1,86 +1,68 @@
 //! The whole way of a message through this worker, in one place.
 //!
 //! ```text
-//! receive ─► decode ─► intake ─► admit ─► execute ─► next ─► settle
-//!  (intake::receive)  (intake)  (start)  (execute)  (next)  (settler)
+//! receive ─► look ─► intake ─► admit ─► execute ─► next ─► commit
 //! ```
 //!
-//! One task owns the state and waits for a closed set of events; receiving, running, renewing and settling are futures or
-//! tasks beside it that never wait for each other. Data flows one way. Everything that waits is bounded: unstarted
-//! messages by prefetch, running ones by slots, outcomes by the settler's channel, of which each run holds a place
-//! before it starts.
+//! One task owns the state and waits for a closed set of events; receiving, running, renewing and committing are tasks
+//! beside it that never wait for each other. Data flows one way, and each step takes a value and returns the next, in the
+//! file of its name. Everything that waits is bounded: unstarted messages by prefetch, running ones by slots, outcomes by
+//! the committer's channel, bytes by the budget.
 //!
-//! Places kept for what comes: *admit* is [`Pipe::start_ready`] (rate limits, revocation, fairness, pauses decide there which
-//! pending request is next); events are emitted beside each arrow; remote control becomes one more [`Event`].
+//! Places kept for what comes: *admit* chooses the next request; events are emitted beside each arrow; remote control
+//! becomes one more [`Event`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
+use rwork_broker::{Receipt, Room};
 use rwork_sandbox::{KillReason, Stop, StopReason};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::timeout;
 
-use crate::commit::Commit;
-use crate::ending::{AckPolicy, Ending};
+use crate::admit::Admission;
+use crate::commit::{Fence, TaskCommit};
 use crate::error::Error;
-use crate::execute::{Finished, Permit, execute, occupied};
+use crate::execute::{Finished, execute, occupied, released};
 use crate::executor::Executor;
-use crate::intake::{self, Arrived, Intake, intake};
-use crate::outage::Outage;
+use crate::group::{Group, GroupId};
+use crate::intake::{Arrived, Intake, Source, intake};
+use crate::next;
 use crate::parts::Parts;
-use crate::prefetch::{MeanDuration, prefetch_for, room};
+use crate::prefetch::Prefetch;
+use crate::receive::News;
 use crate::request::Accepted;
-use crate::session::{Connector, Lost, Session, keep, watch};
+use crate::session::{Over, Session};
 
-/// With nothing started for so long, the tasks that run are long ones.
-const STALLED: Duration = Duration::from_secs(1);
+/// News of receivers that wait for the pipe: a batch, and words about consumers.
+const NEWS_MAX: usize = 4;
 
 /// A request that runs.
 struct Running {
     stop: Stop,
-    /// The session whose loss makes the run pointless; `None`: acked before it began, so it runs to its end.
-    session: Option<Arc<Session>>,
+    /// The delivery without which the run is pointless; `None`: acked before it began, so it runs to its end.
+    fence: Option<Fence>,
 }
-
-type Connected = Result<(Connector, Arc<Session>), rwork_broker::Error>;
 
 /// The state of a worker, owned by one task.
 pub(crate) struct Pipe<E: Executor> {
     pub(crate) parts: Arc<Parts<E>>,
-    // receive
-    connector: Option<Connector>,
-    connecting: Option<BoxFuture<'static, Connected>>,
-    pub(crate) session: Option<Arc<Session>>,
-    session_since: Instant,
-    keeper: JoinSet<()>,
-    receiving: Option<BoxFuture<'static, Result<Vec<Arrived>, Lost>>>,
-    /// Nothing more is taken until a body has gone from memory.
-    awaits_room: bool,
-    /// Nothing starts, so that the store is filled to the last place.
-    fills_up: bool,
-    // intake
-    pending: VecDeque<Accepted<E>>,
-    /// By due time, then by arrival.
-    waiting: BTreeMap<(Instant, u64), Accepted<E>>,
-    ended: VecDeque<Commit>,
-    // admit
-    admitting: Option<BoxFuture<'static, E::Slot>>,
-    slot: Option<E::Slot>,
-    // execute
+    /// Each has a consumer of its own.
+    groups: Vec<Group>,
+    news: mpsc::Receiver<(GroupId, News)>,
+    admission: Admission<E>,
+    /// Runs, and hand-overs to the committer. Each may hold one outcome that waits for room there.
     runs: JoinSet<Finished>,
+    /// Hand-overs among them: nothing is taken meanwhile.
+    handing_over: usize,
     running: BTreeMap<u64, Running>,
-    mean: MeanDuration,
-    last_start: Instant,
-    // settle
-    settler: mpsc::Sender<Commit>,
-    reserving: Option<BoxFuture<'static, Option<Permit>>>,
-    permit: Option<Permit>,
-    /// Numbers whatever needs one.
+    prefetch: Prefetch,
+    /// Nothing is taken until a body has gone from memory.
+    awaits_room: bool,
+    /// Numbers runs.
     numbers: u64,
 }
 
@@ -88,41 +70,30 @@ pub(crate) struct Pipe<E: Executor> {
 pub(crate) enum Event<E: Executor> {
     /// The caller's condition came true.
     Stop,
-    SessionLost,
+    News(Option<(GroupId, News)>),
     Finished(Result<Finished, JoinError>),
-    Connected(Box<Connected>),
-    Received(Result<Vec<Arrived>, Lost>),
-    Reserved(Option<Permit>),
-    Admitted(E::Slot),
-    Due,
+    /// A request has its slot; `None`: one is due.
+    Admitted(Option<(Accepted<E>, E::Slot)>),
     /// There may be room for more in memory.
     Room,
     Stalled,
 }
 
 impl<E: Executor> Pipe<E> {
-    pub(crate) fn new(parts: Arc<Parts<E>>, settler: mpsc::Sender<Commit>) -> Self {
+    pub(crate) fn new(parts: Arc<Parts<E>>) -> Self {
+        let (told, news) = mpsc::channel(NEWS_MAX);
+        // One for all queues: they are taken from in one call.
+        let queues = parts.shared.config.queues.clone();
+        let groups = vec![Group::start(&parts.shared, 0, queues, told)];
         Self {
-            connector: Some(Connector::new(&parts.shared)),
-            connecting: None,
-            session: None,
-            session_since: Instant::now(),
-            keeper: JoinSet::new(),
-            receiving: None,
-            awaits_room: false,
-            fills_up: false,
-            pending: VecDeque::new(),
-            waiting: BTreeMap::new(),
-            ended: VecDeque::new(),
-            admitting: None,
-            slot: None,
+            groups,
+            news,
+            admission: Admission::new(Arc::clone(&parts)),
             runs: JoinSet::new(),
+            handing_over: 0,
             running: BTreeMap::new(),
-            mean: MeanDuration::default(),
-            last_start: Instant::now(),
-            settler,
-            reserving: None,
-            permit: None,
+            prefetch: Prefetch::new(),
+            awaits_room: false,
             numbers: 0,
             parts,
         }
@@ -132,7 +103,6 @@ impl<E: Executor> Pipe<E> {
     pub(crate) async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         tokio::pin!(stop);
         loop {
-            self.connect();
             self.start_ready();
             self.receive();
             match self.next_event(stop.as_mut()).await {
@@ -145,11 +115,8 @@ impl<E: Executor> Pipe<E> {
     /// Takes nothing more; ends when nothing runs and everything is handed over, or at `stop`.
     pub(crate) async fn drain(&mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        loop {
-            self.start_ready();
-            if self.runs.is_empty() && self.ended.is_empty() {
-                return;
-            }
+        self.give_back_unstarted();
+        while !self.runs.is_empty() {
             match self.next_event(stop.as_mut()).await {
                 Event::Stop => return,
                 event => {
@@ -157,64 +124,74 @@ impl<E: Executor> Pipe<E> {
                         tracing::error!(%error, "stopped short");
                         return;
                     }
+                    self.give_back_unstarted();
                 }
             }
         }
     }
 
     /// # Cancel safety
-    /// Every future that is not stored in `self` is cancel safe.
+    /// Every future here is cancel safe.
     async fn next_event(&mut self, stop: impl Future<Output = ()>) -> Event<E> {
-        let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
-        let stall = (self.hogs() || self.lacks()).then(|| self.last_start + STALLED);
-        let lost = self.session.clone();
+        let unstarted = self.admission.unstarted();
         tokio::select! {
             biased;
             () = stop => Event::Stop,
-            () = loss(lost.as_deref()) => Event::SessionLost,
             Some(finished) = self.runs.join_next() => Event::Finished(finished),
-            connected = stored(&mut self.connecting) => Event::Connected(Box::new(connected)),
-            received = stored(&mut self.receiving) => Event::Received(received),
-            permit = stored(&mut self.reserving) => Event::Reserved(permit),
-            slot = stored(&mut self.admitting) => Event::Admitted(slot),
-            () = at(due) => Event::Due,
-            () = self.parts.shared.bodies.one_gone(), if self.awaits_room => Event::Room,
-            () = at(stall) => Event::Stalled,
+            news = self.news.recv() => Event::News(news),
+            () = self.parts.shared.budget.bodies.until_freed(), if self.awaits_room => Event::Room,
+            admitted = self.admission.admitted() => Event::Admitted(admitted),
+            () = self.prefetch.stalls(unstarted) => Event::Stalled,
         }
     }
 
     fn react(&mut self, event: Event<E>) -> Result<(), Error> {
         match event {
             Event::Stop | Event::Room => {}
-            Event::SessionLost => self.drop_session(),
+            Event::News(Some((group, news))) => self.hear(group, news)?,
+            Event::News(None) => return Err(Error::Receiver),
             Event::Finished(finished) => {
                 self.note_finished(finished);
                 while let Some(finished) = self.runs.try_join_next() {
                     self.note_finished(finished);
                 }
             }
-            Event::Connected(connected) => {
-                let (connector, session) = connected.map_err(|source| self.refused(source))?;
-                self.begin_session(connector, session);
-            }
-            Event::Received(Ok(arrived)) => arrived.into_iter().for_each(|arrived| self.take_in(arrived)),
-            Event::Received(Err(Lost)) => self.drop_session(),
-            Event::Reserved(permit) => self.permit = Some(permit.ok_or(Error::Settler)?),
-            Event::Admitted(slot) => self.slot = Some(slot),
-            Event::Due => self.wake_due(),
-            Event::Stalled if self.hogs() => self.share(),
-            Event::Stalled => self.fills_up = true,
+            Event::Admitted(Some((accepted, slot))) => self.start(accepted, slot),
+            Event::Admitted(None) => self.admission.wake_due(),
+            Event::Stalled => self.stall(),
         }
         Ok(())
     }
 
     // receive
 
-    fn connect(&mut self) {
-        if self.session.is_none()
-            && let Some(connector) = self.connector.take()
-        {
-            self.connecting = Some(connector.connect(Arc::clone(&self.parts.shared)).boxed());
+    fn hear(&mut self, group: GroupId, news: News) -> Result<(), Error> {
+        match news {
+            News::Ready => {
+                let config = &self.parts.shared.config;
+                let queues = config.queues.iter().map(|queue| queue.as_str()).collect::<Vec<_>>().join(",");
+                tracing::info!(node = %config.node, queues, "ready");
+            }
+            News::Arrived(source, arrived) => {
+                self.group(group, Group::answered);
+                self.take_in(&source, arrived);
+            }
+            News::Resumed(source, gone, fresh) => {
+                self.lose(&source.session, Some(&gone));
+                self.take_in(&source, fresh);
+            }
+            News::Over(source, Over::Dead) => self.lose(&source.session, None),
+            // Nobody else has it: what was taken is run to its end.
+            News::Over(_, Over::Forgotten) => {}
+            News::Refused(source) => return Err(self.refused(source)),
+            News::Stopped => self.group(group, |group| group.is_stopped = true),
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, id: GroupId, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.get_mut(id) {
+            change(group);
         }
     }
 
@@ -224,182 +201,120 @@ impl<E: Executor> Pipe<E> {
         Error::Consume { queues: queues.join(", "), source }
     }
 
-    fn begin_session(&mut self, connector: Connector, session: Arc<Session>) {
-        let shared = &self.parts.shared;
-        let (held, outage) = (Arc::clone(&session), Outage::of_broker("renew the lease", shared.backoff()));
-        match shared.broker.capabilities().lease {
-            Some(lease) if shared.renews() => drop(self.keeper.spawn(keep(held, lease, outage))),
-            Some(_) => {}
-            None => drop(self.keeper.spawn(watch(held, outage))),
+    /// These deliveries of a consumer, or all, are somebody else's: what has not started is dropped, and what runs is ended.
+    fn lose(&mut self, session: &Arc<Session>, receipts: Option<&[Receipt]>) {
+        if receipts.is_some_and(<[_]>::is_empty) {
+            return;
         }
-        let queues = shared.config.queues.iter().map(|queue| queue.as_str()).collect::<Vec<_>>().join(",");
-        tracing::info!(node = %shared.config.node, queues, "ready");
-        self.connector = Some(connector);
-        self.session = Some(session);
-        self.session_since = Instant::now();
-    }
-
-    /// Nothing that is held is ours any more: what has not started is dropped, and what runs is ended, since somebody else
-    /// runs it too.
-    fn drop_session(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        let longest = self.parts.shared.config.backoff.longest;
-        if let Some(connector) = &mut self.connector {
-            connector.lost(self.session_since, longest);
-        }
-        self.receiving = None;
-        self.keeper.abort_all();
-        self.pending.clear();
-        self.waiting.clear();
-        self.ended.clear();
+        self.admission.drop_lost(session, receipts);
         for running in self.running.values() {
-            if running.session.as_ref().is_some_and(|of| Arc::ptr_eq(of, &session)) {
-                running.end(KillReason::Shutdown);
+            let is_lost = |fence: &Fence| {
+                Arc::ptr_eq(&fence.session, session)
+                    && receipts.is_none_or(|receipts| receipts.contains(&fence.receipt))
+            };
+            if running.fence.as_ref().is_some_and(is_lost) {
+                running.stop.request(StopReason::Shutdown);
+                running.stop.kill(KillReason::Shutdown);
             }
         }
     }
 
     fn receive(&mut self) {
-        self.awaits_room = false;
-        let Some(session) = &self.session else { return };
+        let shared = &self.parts.shared;
+        let is_full = self.admission.waiting() >= crate::config::WAITING_MAX;
         // What intake has ended must be handed over first: it waits for room, and so does the broker then.
-        if self.receiving.is_some()
-            || !self.ended.is_empty()
-            || self.waiting.len() >= crate::config::WAITING_MAX
-        {
+        if self.handing_over > 0 || is_full {
             return;
         }
-        let shared = &self.parts.shared;
         // Looked at once: a body that goes between this look and the waiting has left its notice.
-        self.awaits_room = shared.bodies.is_full();
-        let prefetch = prefetch_for(self.mean.get(), &shared.config);
-        let room = match self.fills_up {
-            true => prefetch.saturating_sub(self.pending.len()),
-            false => room(self.pending.len(), prefetch),
-        };
-        if room > 0 && !self.awaits_room {
-            self.receiving = Some(intake::receive(Arc::clone(shared), Arc::clone(session), room).boxed());
+        let bytes = shared.budget.bodies.room();
+        self.awaits_room = bytes == 0;
+        let live = shared.live.load();
+        for nth in 0..self.groups.len() {
+            let asked: usize = self.groups.iter().map(Group::asked).sum();
+            let messages = self.prefetch.room(self.admission.unstarted() + asked, &live);
+            if let Some(group) = self.groups.get_mut(nth).filter(|_| bytes > 0) {
+                group.ask(Room { messages, bytes });
+            }
         }
     }
 
     // intake
 
-    fn take_in(&mut self, arrived: Arrived) {
-        let Some(session) = &self.session else { return };
-        match intake(&self.parts, session, arrived) {
-            Intake::Run(accepted) => self.pending.push_back(accepted),
-            Intake::Wait(accepted, wait) => {
-                let key = (Instant::now() + wait, self.number());
-                self.waiting.insert(key, accepted);
+    fn take_in(&mut self, source: &Source, arrived: Vec<Arrived>) {
+        let (mut ended, to) = (Vec::new(), &source.commits);
+        for arrived in arrived {
+            match intake(&self.parts, source, arrived) {
+                Intake::Run(accepted) => self.admission.add(accepted),
+                Intake::Wait(accepted, wait) => self.admission.add_later(accepted, wait),
+                Intake::End(commit) => ended.push((to.clone(), *commit)),
             }
-            Intake::End(commit) => self.ended.push_back(*commit),
         }
+        self.hand_over(ended);
     }
 
-    /// What is due goes before what came later.
-    fn wake_due(&mut self) {
-        let later = self.waiting.split_off(&(Instant::now(), u64::MAX));
-        let due = std::mem::replace(&mut self.waiting, later);
-        due.into_values().rev().for_each(|accepted| self.pending.push_front(accepted));
+    /// Commits that no run waits for, in order.
+    fn hand_over(&mut self, ended: Vec<(mpsc::WeakSender<TaskCommit>, TaskCommit)>) {
+        if ended.is_empty() {
+            return;
+        }
+        self.handing_over += 1;
+        self.runs.spawn(async move {
+            for (to, commit) in ended {
+                // Whoever commits has gone only when the worker ends: the messages are redelivered then.
+                if let Some(to) = to.upgrade() {
+                    let _ = to.send(commit).await;
+                }
+            }
+            Finished { number: None, usage: None }
+        });
     }
 
     // admit
 
-    /// Hands over what intake has ended and starts what it has let through, as far as there are places and slots.
+    /// Starts what intake has let through, as far as there are slots, and room for outcomes.
     fn start_ready(&mut self) {
-        while !self.ended.is_empty() || !self.pending.is_empty() {
-            let Some(permit) = self.take_permit() else { return };
-            if let Some(commit) = self.ended.pop_front() {
-                permit.send(commit);
-                continue;
-            }
-            let Some(slot) = self.take_slot() else {
-                self.permit = Some(permit);
-                return;
-            };
-            if let Some(accepted) = self.pending.pop_front() {
-                self.start(accepted, slot, permit);
-            }
+        while self.runs.len() < self.parts.shared.config.uncommitted_max()
+            && let Some((accepted, slot)) = self.admission.next()
+        {
+            self.start(accepted, slot);
         }
-        // A slot that nobody waits for belongs to whoever comes next, in this worker or beside it.
-        (self.slot, self.admitting) = (None, None);
-    }
-
-    fn take_permit(&mut self) -> Option<Permit> {
-        if self.permit.is_some() || self.reserving.is_some() {
-            return self.permit.take();
-        }
-        match self.settler.clone().try_reserve_owned() {
-            Ok(permit) => Some(permit),
-            Err(TrySendError::Full(settler) | TrySendError::Closed(settler)) => {
-                self.reserving = Some(async move { settler.reserve_owned().await.ok() }.boxed());
-                None
-            }
-        }
-    }
-
-    fn take_slot(&mut self) -> Option<E::Slot> {
-        if self.slot.is_some() || self.admitting.is_some() {
-            return self.slot.take();
-        }
-        let slot = self.parts.executor.try_admit();
-        if slot.is_none() {
-            let parts = Arc::clone(&self.parts);
-            self.admitting = Some(async move { parts.executor.admit().await }.boxed());
-        }
-        slot
-    }
-
-    /// Whether more is held unstarted than long tasks justify.
-    fn hogs(&self) -> bool {
-        self.pending.len() > prefetch_for(Some(STALLED), &self.parts.shared.config)
-    }
-
-    /// Whether fewer are held unstarted than were agreed on, though there is no hurry to start them.
-    fn lacks(&self) -> bool {
-        let is_asking = self.receiving.is_some() || self.fills_up;
-        !is_asking
-            && !self.pending.is_empty()
-            && self.pending.len() < prefetch_for(self.mean.get(), &self.parts.shared.config)
     }
 
     /// Tasks have become long: what was taken in the hope of short ones goes back, for other workers to run.
-    fn share(&mut self) {
-        self.mean = MeanDuration::of(STALLED);
-        let keep = prefetch_for(self.mean.get(), &self.parts.shared.config);
-        while self.pending.len() > keep
-            && let Some(last) = self.pending.pop_back()
-        {
-            self.give_back(last);
-        }
+    fn stall(&mut self) {
+        self.prefetch.stall();
+        let keep = self.prefetch.target(&self.parts.shared.live.load());
+        let beyond = self.admission.take_beyond(keep);
+        self.hand_over(beyond.into_iter().map(released).collect());
     }
 
     // execute
 
-    fn start(&mut self, accepted: Accepted<E>, slot: E::Slot, permit: Permit) {
+    fn start(&mut self, accepted: Accepted<E>, slot: E::Slot) {
         // Time has passed since intake.
         if accepted.request.is_expired() {
-            self.slot = Some(slot);
-            return drop(permit.send(intake::expired(&accepted.request, accepted.held)));
+            let Accepted { request, held } = accepted;
+            return self.hand_over(vec![(request.commits.clone(), next::expired(&request, held))]);
         }
-        self.last_start = Instant::now();
-        self.fills_up = false;
-        let number = self.number();
+        self.prefetch.started();
+        self.numbers += 1;
         let stop = Stop::default();
-        let session = accepted.request.session.clone();
-        self.running.insert(number, Running { stop: stop.clone(), session });
-        self.runs.spawn(execute(accepted, slot, permit, stop, number));
+        let fence = accepted.request.fence.clone();
+        self.running.insert(self.numbers, Running { stop: stop.clone(), fence });
+        self.runs.spawn(execute(accepted, slot, stop, self.numbers));
     }
 
     fn note_finished(&mut self, finished: Result<Finished, JoinError>) {
         match finished {
-            Ok(Finished { number, usage }) => {
+            Ok(Finished { number: Some(number), usage }) => {
                 self.running.remove(&number);
                 let config = &self.parts.shared.config;
                 if let Some(usage) = usage {
-                    self.mean.add(occupied(usage, config.concurrency, config.max_in_flight));
+                    self.prefetch.ran(occupied(usage, config.concurrency, config.max_in_flight));
                 }
             }
+            Ok(Finished { number: None, .. }) => self.handing_over = self.handing_over.saturating_sub(1),
             // Its delivery is redelivered once this worker is gone; nothing in the pipe is known to panic.
             Err(error) if error.is_panic() => {
                 tracing::error!(%error, "a task's run panicked in the worker itself")
@@ -410,29 +325,24 @@ impl<E: Executor> Pipe<E> {
 
     // shutdown
 
-    /// Takes in what a receive in progress has taken from the broker already, then receives no more.
+    /// Takes in what a taking in progress has got from the broker already, then takes no more.
     pub(crate) async fn stop_intake(&mut self, patience: Duration) {
-        (self.connecting, self.connector) = (None, None);
-        if let Some(receiving) = self.receiving.take()
-            && let Ok(Ok(arrived)) = tokio::time::timeout(patience, receiving).await
-        {
-            arrived.into_iter().for_each(|arrived| self.take_in(arrived));
-        }
+        self.groups.iter().for_each(Group::stop);
+        let last = async {
+            while self.groups.iter().any(|group| !group.is_stopped)
+                && let Some((group, news)) = self.news.recv().await
+                && self.hear(group, news).is_ok()
+            {}
+        };
+        // A broker that is away has nothing to give; what comes later still goes back.
+        let _ = timeout(patience, last).await;
+        self.groups.iter_mut().for_each(|group| group.is_stopped = true);
     }
 
     /// Everything unstarted goes back to the head of its queue, for other workers to run now.
-    pub(crate) fn give_back_unstarted(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting).into_values();
-        std::mem::take(&mut self.pending)
-            .into_iter()
-            .rev()
-            .chain(waiting)
-            .for_each(|accepted| self.give_back(accepted));
-    }
-
-    fn give_back(&mut self, accepted: Accepted<E>) {
-        let commit = Commit { task: Some(accepted.request.label()), ..Commit::default() };
-        self.ended.push_back(commit.ended(Some(accepted.held), Ending::Released, AckPolicy::default()));
+    fn give_back_unstarted(&mut self) {
+        let unstarted = self.admission.take_all();
+        self.hand_over(unstarted.into_iter().map(released).collect());
     }
 
     pub(crate) fn ask_to_stop(&self) {
@@ -443,49 +353,15 @@ impl<E: Executor> Pipe<E> {
         self.running.values().for_each(|running| running.stop.kill(KillReason::Shutdown));
     }
 
-    /// Whatever still runs is abandoned; returns how many.
-    pub(crate) async fn abandon(&mut self) -> usize {
-        let left = self.runs.len();
+    /// Whatever still runs is abandoned; returns its deliveries.
+    pub(crate) async fn abandon(&mut self) -> Vec<Fence> {
         self.runs.shutdown().await;
-        left
+        let left = std::mem::take(&mut self.running).into_values();
+        left.filter_map(|running| running.fence).collect()
     }
 
-    /// Lets go of everything but the lease, which is kept until the consumer is closed.
-    pub(crate) fn close(self) -> JoinSet<()> {
-        self.keeper
+    /// What is left to be committed and closed.
+    pub(crate) fn close(self) -> Vec<Group> {
+        self.groups
     }
-
-    fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
-    }
-}
-
-impl Running {
-    fn end(&self, reason: KillReason) {
-        self.stop.request(StopReason::Shutdown);
-        self.stop.kill(reason);
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn loss(session: Option<&Session>) {
-    match session {
-        Some(session) => session.wait_lost().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a future that lives in the pipe's state, and takes it out when it is done; forever when there is none.
-async fn stored<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
-    let Some(future) = slot else { return std::future::pending().await };
-    let output = future.await;
-    *slot = None;
-    output
 }

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::config::WorkerConfig;
+use tokio::time::{Instant, sleep_until};
+
+use crate::live::Live;
 
 /// Work held in store per CPU slot. Several times what a batch takes to arrive, far less than anybody waits for.
 const HELD: Duration = Duration::from_millis(50);
@@ -11,6 +13,59 @@ const HELD: Duration = Duration::from_millis(50);
 const WEIGHT_SHIFT: u32 = 4;
 /// A mean is believed after this many tasks; before, only the multiplier counts.
 const LEARNED: u32 = 16;
+
+/// With nothing started for so long, the tasks that run are long ones.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// How many messages to hold unstarted now.
+#[derive(Debug)]
+pub(crate) struct Prefetch {
+    mean: MeanDuration,
+    last_start: Instant,
+    /// Nothing has started for a while: as few as the multiplier says, and all of those.
+    stalled: bool,
+}
+
+impl Prefetch {
+    pub(crate) fn new() -> Self {
+        Self { mean: MeanDuration::default(), last_start: Instant::now(), stalled: false }
+    }
+
+    pub(crate) fn started(&mut self) {
+        (self.last_start, self.stalled) = (Instant::now(), false);
+    }
+
+    /// A run kept the worker busy for so long.
+    pub(crate) fn ran(&mut self, occupied: Duration) {
+        self.mean.add(occupied);
+    }
+
+    /// Messages to hold unstarted.
+    pub(crate) fn target(&self, live: &Live) -> usize {
+        prefetch_for(self.mean.get(), live)
+    }
+
+    /// How many to ask for now.
+    pub(crate) fn room(&self, unstarted: usize, live: &Live) -> usize {
+        let target = self.target(live);
+        if self.stalled { target.saturating_sub(unstarted) } else { room(unstarted, target) }
+    }
+
+    /// Resolves when nothing has started for a while, though something could. Cancel safe.
+    pub(crate) async fn stalls(&self, unstarted: usize) {
+        if self.stalled || unstarted == 0 {
+            return std::future::pending().await;
+        }
+        sleep_until(self.last_start + STALLED).await;
+    }
+
+    /// Nothing has started for a while: tasks have become long, and what was taken in the hope of short ones is for other
+    /// workers to run.
+    pub(crate) fn stall(&mut self) {
+        self.stalled = true;
+        self.mean = MeanDuration::of(STALLED);
+    }
+}
 
 /// A running mean of how long tasks hold the worker up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,12 +96,12 @@ impl MeanDuration {
 }
 
 /// Messages to hold unstarted when a task takes `mean`.
-pub(crate) fn prefetch_for(mean: Option<Duration>, config: &WorkerConfig) -> usize {
-    let least = config.concurrency.saturating_mul(config.prefetch_multiplier).min(config.prefetch_max);
+pub(crate) fn prefetch_for(mean: Option<Duration>, live: &Live) -> usize {
+    let least = live.concurrency.saturating_mul(live.prefetch_multiplier).min(live.prefetch_max);
     let Some(mean) = mean else { return least };
     let per_slot = HELD.as_nanos().div_ceil(mean.as_nanos().max(1));
-    let wanted = config.concurrency.saturating_mul(usize::try_from(per_slot).unwrap_or(usize::MAX));
-    wanted.clamp(least, config.prefetch_max)
+    let wanted = live.concurrency.saturating_mul(usize::try_from(per_slot).unwrap_or(usize::MAX));
+    wanted.clamp(least, live.prefetch_max)
 }
 
 /// How many to ask for now. Nothing until half of the store is used up, so that batches stay large.
@@ -56,20 +111,14 @@ pub(crate) fn room(held: usize, prefetch: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use rwork_protocol::QueueName;
-
     use super::*;
 
-    fn config() -> WorkerConfig {
-        let queue = QueueName::new("celery").unwrap();
-        WorkerConfig { concurrency: 2, ..WorkerConfig::new("w", vec![queue.clone()], queue) }
-    }
+    const LIVE: Live = Live { concurrency: 2, prefetch_multiplier: 4, prefetch_max: 1024 };
 
     #[test]
     fn short_tasks_come_in_large_batches_and_long_ones_do_not_hog() {
-        let check = |mean: Option<Duration>, expect: usize| {
-            assert_eq!(prefetch_for(mean, &config()), expect, "{mean:?}")
-        };
+        let check =
+            |mean: Option<Duration>, expect: usize| assert_eq!(prefetch_for(mean, &LIVE), expect, "{mean:?}");
         check(None, 8);
         check(Some(Duration::ZERO), 1024);
         check(Some(Duration::from_micros(10)), 1024);
@@ -81,9 +130,9 @@ mod tests {
 
     #[test]
     fn the_cap_wins_over_the_multiplier() {
-        let config = WorkerConfig { prefetch_max: 3, ..config() };
-        assert_eq!(prefetch_for(None, &config), 3);
-        assert_eq!(prefetch_for(Some(Duration::from_micros(1)), &config), 3);
+        let live = Live { prefetch_max: 3, ..LIVE };
+        assert_eq!(prefetch_for(None, &live), 3);
+        assert_eq!(prefetch_for(Some(Duration::from_micros(1)), &live), 3);
     }
 
     #[test]

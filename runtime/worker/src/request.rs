@@ -5,14 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rwork_backend::Store;
+use rwork_broker::Receipt;
 use rwork_protocol::{
-    Extended, QueueName, Record, State, TaskId, TaskMessage, TaskName, Timestamp, guest_headers, json,
+    Exception, Extended, QueueName, Record, State, TaskId, TaskMessage, TaskName, Timestamp, guest_headers,
+    json,
 };
 use rwork_sandbox::{Host, Input, Invocation, JSON, RequestInfo, Stop};
+use tokio::sync::mpsc;
 
-use crate::bodies::Body;
-use crate::commit::{Commit, Held};
+use crate::budget::Grant;
+use crate::commit::{Effects, Fence, Fenced, Held, Subject, TaskCommit};
 use crate::executor::{Executor, TaskVersion};
+use crate::failure::Failing;
+use crate::host::Guest;
+use crate::next;
 use crate::parts::Parts;
 use crate::session::Session;
 
@@ -25,7 +31,7 @@ pub(crate) struct Request<E: Executor> {
     pub(crate) parts: Arc<Parts<E>>,
     pub(crate) message: TaskMessage,
     /// Keeps account of what is in `message`.
-    _body: Body,
+    _body: Grant,
     /// The version that it runs on to its end.
     pub(crate) task: E::Task,
     /// As on the wire: what the guest can ask for by name.
@@ -33,8 +39,12 @@ pub(crate) struct Request<E: Executor> {
     pub(crate) queue: QueueName,
     pub(crate) delivery_count: u32,
     pub(crate) redelivered: bool,
-    /// The session whose loss makes the run pointless; `None`: acked before it begins, so it runs to its end.
-    pub(crate) session: Option<Arc<Session>>,
+    /// The delivery without which the run is pointless; `None`: acked before it begins, so it runs to its end.
+    pub(crate) fence: Option<Fence>,
+    /// The way to the committer of its consumer; weak, so that a guest that will not end can't keep it from ending.
+    pub(crate) commits: mpsc::WeakSender<TaskCommit>,
+    /// Memory that its result was granted. Written by the sandbox once, taken by its commit.
+    pub(crate) granted: Mutex<Option<Grant>>,
     /// Result tuples of what the guest has sent so far. Pushed by its imports, read once at its end.
     pub(crate) sent: Mutex<Vec<Bytes>>,
 }
@@ -45,17 +55,28 @@ pub(crate) struct Accepted<E: Executor> {
     pub(crate) request: Arc<Request<E>>,
 }
 
+impl<E: Executor> Accepted<E> {
+    /// Whether it came by this consumer, and by one of these receipts if any are named.
+    pub(crate) fn is_one_of(&self, session: &Arc<Session>, receipts: Option<&[Receipt]>) -> bool {
+        let Held { session: own, delivery } = &self.held;
+        Arc::ptr_eq(own, session) && receipts.is_none_or(|receipts| receipts.contains(&delivery.receipt))
+    }
+}
+
 impl<E: Executor> Request<E> {
     pub(crate) fn new(
         parts: Arc<Parts<E>>,
         message: TaskMessage,
-        body: Body,
+        body: Grant,
         task: E::Task,
         held: &Held,
+        commits: &mpsc::WeakSender<TaskCommit>,
     ) -> Self {
-        let Held { session, delivery } = held;
+        let delivery = &held.delivery;
         Self {
-            session: task.options().acks_late.then(|| Arc::clone(session)),
+            fence: task.options().acks_late.then(|| held.fence()),
+            commits: commits.clone(),
+            granted: Mutex::default(),
             parts,
             message,
             _body: body,
@@ -74,10 +95,6 @@ impl<E: Executor> Request<E> {
 
     pub(crate) fn name(&self) -> &TaskName {
         &self.message.headers.task
-    }
-
-    pub(crate) fn label(&self) -> (TaskId, TaskName) {
-        (self.id().clone(), self.name().clone())
     }
 
     /// Strictly after: a task that expires now may still start (`celery-wire.md` §1.4).
@@ -126,6 +143,11 @@ impl<E: Executor> Request<E> {
         })
     }
 
+    /// Memory for its result.
+    pub(crate) fn grant(&self, grant: Grant) {
+        *self.granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(grant);
+    }
+
     /// Result tuples of what the guest has sent so far: one JSON array.
     pub(crate) fn children(&self) -> Bytes {
         json::array_of(&self.sent.lock().unwrap_or_else(PoisonError::into_inner))
@@ -154,9 +176,27 @@ impl<E: Executor> Request<E> {
         }
     }
 
-    /// A record that goes with no ending: STARTED, a custom state. Pointless once the delivery is somebody else's.
-    pub(crate) fn note(&self, record: Record) -> Commit {
-        Commit { within: self.session.clone(), ..Commit::note(self.label(), self.store(record)) }
+    /// What a step of it causes, on its way to the committer.
+    pub(crate) fn commit(self: &Arc<Self>, effects: Effects) -> TaskCommit {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let followed: usize = effects.follow_ups.iter().map(|publish| publish.message.size()).sum();
+        let followed = (followed > 0).then(|| self.parts.shared.budget.results.take(followed));
+        let grants = granted.into_iter().chain(followed).collect();
+        TaskCommit { _grants: grants, ..TaskCommit::of(Arc::clone(self) as Arc<dyn Subject>, effects) }
+    }
+
+    /// A step that ends nothing: a state between, what the guest submits. Pointless once the delivery is somebody else's.
+    pub(crate) fn step(self: &Arc<Self>, effects: Effects) -> TaskCommit {
+        let fenced = self.fence.clone().map_or(Fenced::No, Fenced::Holds);
+        TaskCommit { fenced, ..TaskCommit::of(Arc::clone(self) as Arc<dyn Subject>, effects) }
+    }
+
+    /// What its failure causes.
+    pub(crate) fn fail_with(&self, state: State, exception: &Exception, traceback: Option<&str>) -> Effects {
+        let failing = Failing { message: &self.message, state: state.clone(), exception, traceback };
+        failing.effects(&self.parts, |children| {
+            self.record(state, exception.encode(), next::children(self, children))
+        })
     }
 
     /// The STARTED state, in Celery's words.
@@ -181,7 +221,7 @@ impl<E: Executor> Request<E> {
             info: Arc::new(self.info()),
             headers: self.wire_headers.clone(),
             limits: self.task.options().limits_for(headers.hard_time_limit, headers.soft_time_limit),
-            host: Arc::clone(self) as Arc<dyn Host>,
+            host: Arc::new(Guest(Arc::clone(self))) as Arc<dyn Host>,
             stop,
         }
     }
@@ -206,5 +246,15 @@ impl<E: Executor> Request<E> {
             eta_unix_ms: headers.eta.map(unix_ms),
             expires_unix_ms: headers.expires.map(unix_ms),
         }
+    }
+}
+
+impl<E: Executor> Subject for Request<E> {
+    fn label(&self) -> (&TaskId, &TaskName) {
+        (self.id(), self.name())
+    }
+
+    fn fail(&self, exception: &Exception) -> Effects {
+        self.fail_with(State::Failure, exception, None)
     }
 }

@@ -9,15 +9,15 @@ use rwork_protocol::json::{self, Kind};
 use rwork_protocol::{Exception, Record, State};
 use rwork_sandbox::{Input, JSON, Retry, RetryLimit};
 
-use crate::commit::Commit;
+use crate::commit::Effects;
 use crate::ending::Ending;
 use crate::executor::{Executor, TaskVersion};
-use crate::next::{Effects, children, exception, fail, fail_follow_up};
+use crate::next::{Verdict, children, exception, fail, fail_follow_up};
 use crate::outage::chain;
 use crate::request::Request;
 
 /// The next attempt, or the failure that remains when none is left.
-pub(crate) fn retry<E: Executor>(request: &Request<E>, wish: Retry) -> Effects {
+pub(crate) fn retry<E: Executor>(request: &Request<E>, wish: Retry) -> Verdict {
     let (message, options) = (&request.message, request.task.options());
     let retries = message.headers.retries;
     let limit = match wish.limit {
@@ -55,14 +55,11 @@ pub(crate) fn retry<E: Executor>(request: &Request<E>, wish: Retry) -> Effects {
     let children = children(request, Some(&own_tuple.into()));
     let traceback = Some(retry_text(traceback.as_deref(), delay, cause.as_ref()));
     let record = request.record(State::Retry, result, children).map(|record| Record { traceback, ..record });
-    Effects {
-        ending: Ending::Retried,
-        commit: Commit {
-            records: record.map(|record| request.store(record)).into_iter().collect(),
-            follow_ups: vec![request.parts.publish(outgoing)],
-            ..Commit::default()
-        },
-    }
+    let effects = Effects {
+        records: record.map(|record| request.store(record)).into_iter().collect(),
+        follow_ups: vec![request.parts.publish(outgoing)],
+    };
+    Verdict::new(Ending::Retried, effects)
 }
 
 /// Celery's text of a retry: where its cause came from, and `Retry in 4s: ValueError('no luck')`.

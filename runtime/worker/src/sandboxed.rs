@@ -24,11 +24,11 @@ impl Executor for SandboxExecutor {
         self.registry.lookup(name)
     }
 
-    fn try_admit(&self) -> Option<Slot> {
+    fn try_admit(&self, _: &Arc<Task>) -> Option<Slot> {
         self.sandbox.try_admit()
     }
 
-    async fn admit(&self) -> Slot {
+    async fn admit(&self, _: &Arc<Task>) -> Slot {
         self.sandbox.admit().await
     }
 

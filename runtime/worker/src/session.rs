@@ -1,211 +1,346 @@
-//! One consumer from connect to loss: what it handed over is ours exactly as long as the session lives.
+//! One consumer of the broker and how it stands: its line, its renewals, its end.
 //!
-//! Owns the consumer, the lease and the reconnecting. Never decides how a delivery ends.
+//! Owns the consumer and the numbers of its batches. Never decides how a delivery ends, and never ends the consumer: only
+//! the store's word does.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rwork_broker::{Consume, Consumer, Delivery, Error, Settled, Settlement};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tokio_util::sync::CancellationToken;
+use rwork_broker::{
+    Batch, Commit, Committed, Consumer, Delivery, Ending, Error, Ownership, Receipt, Resumed, Room,
+};
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
-use crate::outage::{Backoff, Outage, chain};
-use crate::shared::Shared;
+use crate::clock::Clock;
+use crate::outage::{Outage, chain};
 
-/// Renewals per lease: two may fail before a third decides.
-const RENEWALS_PER_LEASE: u32 = 3;
-
-/// The session ended: nothing that it handed over is ours any more.
+/// How a consumer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lost;
+pub(crate) enum Standing {
+    /// Its line is whole, as far as is known.
+    Stands,
+    /// Its line was lost, or the store has something to say: it must be resumed.
+    Troubled,
+    /// It has ended.
+    Over(Over),
+}
 
+/// Why a consumer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Others know it as dead: what it held is theirs.
+    Dead,
+    /// The store lost everything: nobody has what it held.
+    Forgotten,
+}
+
+/// A consumer. Shared by whoever receives, commits and renews.
 #[derive(Debug)]
 pub(crate) struct Session {
     consumer: Box<dyn Consumer>,
-    node: String,
-    /// From when the first lease counts: before it was asked for, since later would be too kind to ourselves.
-    began: Instant,
-    lost: CancellationToken,
+    clock: Arc<dyn Clock>,
+    /// What keeps its deliveries ours.
+    ownership: Ownership,
+    standing: watch::Sender<Standing>,
+    /// What led to the trouble, until somebody has told it. Held for one move.
+    trouble: Mutex<Option<Error>>,
+    /// When the last renewal that was answered had been asked for, by the clock that counts suspends.
+    renewed: watch::Sender<Duration>,
+    /// Rung when a renewal is wanted at once.
+    wanted: Notify,
+    /// Number of the last batch.
+    number: AtomicU64,
 }
 
 impl Session {
-    /// Waits for messages. Failures that leave the connection whole are waited out.
+    /// `asked`: when the consumer was asked for, by [`Clock::boot`]; that counts as its first renewal.
+    pub(crate) fn new(
+        consumer: Box<dyn Consumer>,
+        clock: Arc<dyn Clock>,
+        ownership: Ownership,
+        asked: Duration,
+    ) -> Self {
+        Self {
+            consumer,
+            clock,
+            ownership,
+            standing: watch::Sender::new(Standing::Stands),
+            trouble: Mutex::default(),
+            renewed: watch::Sender::new(asked),
+            wanted: Notify::new(),
+            number: AtomicU64::new(0),
+        }
+    }
+
+    /// How it stands now.
+    pub(crate) fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    pub(crate) fn over(&self) -> Option<Over> {
+        match self.standing() {
+            Standing::Over(over) => Some(over),
+            Standing::Stands | Standing::Troubled => None,
+        }
+    }
+
+    /// Resolves when the line is whole, or with the end. Cancel safe.
+    pub(crate) async fn until_whole(&self) -> Result<(), Over> {
+        match self.until(|standing| standing != Standing::Troubled).await {
+            Standing::Over(over) => Err(over),
+            Standing::Stands | Standing::Troubled => Ok(()),
+        }
+    }
+
+    /// Resolves when the consumer must be resumed, or has ended. Cancel safe.
+    pub(crate) async fn until_troubled(&self) {
+        self.until(|standing| standing != Standing::Stands).await;
+    }
+
+    async fn until(&self, wanted: impl Fn(Standing) -> bool) -> Standing {
+        let mut standing = self.standing.subscribe();
+        // The sender lives as long as we do.
+        standing.wait_for(|now| wanted(*now)).await.map_or(Standing::Troubled, |now| *now)
+    }
+
+    /// Its line was lost, or the store refuses it: whoever receives resumes it. `error` is told then.
+    pub(crate) fn trouble(&self, error: Error) {
+        let begins = self.standing.send_if_modified(|standing| {
+            let begins = *standing == Standing::Stands;
+            if begins {
+                *standing = Standing::Troubled;
+            }
+            begins
+        });
+        if begins {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    pub(crate) fn take_trouble(&self) -> Option<Error> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Asks the store what stands, on a new line.
+    pub(crate) async fn resume(&self) -> Result<Resumed, Error> {
+        let asked = self.clock.boot();
+        let resumed = self.consumer.resume().await?;
+        let standing = match &resumed {
+            Resumed::Stands { .. } => {
+                self.note_renewed(asked);
+                Standing::Stands
+            }
+            Resumed::Dead => Standing::Over(Over::Dead),
+            Resumed::Forgotten => Standing::Over(Over::Forgotten),
+        };
+        self.standing.send_replace(standing);
+        Ok(resumed)
+    }
+
+    /// Waits for messages; `None`: the line was lost. A queue that can't be read is waited for.
     ///
     /// # Cancel safety
     /// As [`Consumer::receive`].
-    pub(crate) async fn receive(&self, max: usize, mut outage: Outage) -> Result<Vec<Delivery>, Lost> {
+    pub(crate) async fn receive(&self, room: Room, mut outage: Outage) -> Option<Vec<Delivery>> {
         loop {
-            match self.consumer.receive(max).await {
+            match self.consumer.receive(room).await {
                 Ok(deliveries) => {
                     outage.over();
-                    return Ok(deliveries);
+                    return Some(deliveries);
                 }
                 Err(error) if leaves_whole(&error) => sleep(outage.failed(&error)).await,
-                Err(error) => return Err(self.lose(&error)),
-            }
-        }
-    }
-
-    /// Settles, trying again while the session lives. The order of the answers is the batch's.
-    pub(crate) async fn settle(
-        &self,
-        batch: Vec<Settlement>,
-        outage: &mut Outage,
-    ) -> Result<Vec<Settled>, Lost> {
-        while !self.is_lost() {
-            match self.consumer.settle(batch.clone()).await {
-                Ok(settled) => {
-                    outage.over();
-                    return Ok(settled);
+                Err(error) => {
+                    self.trouble(error);
+                    return None;
                 }
-                Err(error) if is_passing(&error) => sleep(outage.failed(&error)).await,
-                Err(error) => return Err(self.lose(&error)),
             }
         }
-        Err(Lost)
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
+    /// The number of a new batch.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Resolves when the session is lost. Cancel safe.
-    pub(crate) async fn wait_lost(&self) {
-        self.lost.cancelled().await;
-    }
-
-    /// Whatever is held goes back uncounted. Failures that leave the connection whole are waited out.
-    pub(crate) async fn close(&self, mut outage: Outage) {
-        while let Err(error) = self.consumer.close().await {
-            if !is_passing(&error) {
-                tracing::warn!(error = %chain(&error), "failed to close the consumer: its lease runs out by itself");
-                return;
-            }
-            sleep(outage.failed(&error)).await;
-        }
-    }
-
-    /// The first to notice says so.
-    fn lose(&self, error: &Error) -> Lost {
-        if !self.lost.is_cancelled() {
-            tracing::warn!(node = %self.node, error = %chain(error), "lost the broker: what was held will be redelivered");
-            self.lost.cancel();
-        }
-        Lost
-    }
-}
-
-/// Whether the connection is whole, whatever could not be done: one queue that can't be read must not end the tasks of the
-/// others.
-fn leaves_whole(error: &Error) -> bool {
-    matches!(error, Error::Full { .. } | Error::Act { .. })
-}
-
-/// Whether the same consumer can be used on, and the same may succeed.
-fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Full { .. } | Error::Act { retryable: true, .. })
-}
-
-/// How often a connection without a lease is looked at: who is full of messages would not notice its end.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Looks at a session without a lease: what it holds stays ours as long as its connection lives.
-pub(crate) async fn watch(session: Arc<Session>, mut outage: Outage) {
-    while !session.is_lost() {
-        sleep(LOOK_EVERY).await;
-        match session.consumer.renew().await {
-            Ok(()) => outage.over(),
-            Err(error) if leaves_whole(&error) => sleep(outage.failed(&error)).await,
-            Err(error) => drop(session.lose(&error)),
-        }
-    }
-}
-
-/// Renews the lease until the session is lost. On a task of its own, so that nothing else can be in its way.
-pub(crate) async fn keep(session: Arc<Session>, lease: Duration, mut outage: Outage) {
-    let renew_every = lease / RENEWALS_PER_LEASE;
-    let mut ours_until = session.began + lease;
-    let mut next = session.began + renew_every;
-    loop {
-        sleep_until(next.min(ours_until)).await;
-        // Again from before the question.
-        let asked = Instant::now();
-        match timeout_at(ours_until, session.consumer.renew()).await {
-            Ok(Ok(())) => {
-                outage.over();
-                ours_until = asked + lease;
-                next = asked + renew_every;
-            }
-            Ok(Err(error)) if leaves_whole(&error) => next = Instant::now() + outage.failed(&error),
-            Ok(Err(error)) => {
-                session.lose(&error);
-                return;
-            }
-            Err(_) => next = ours_until,
-        }
-        if Instant::now() >= ours_until {
-            session.lose(&Error::LeaseLost { name: session.node.clone() });
-            return;
-        }
-    }
-}
-
-/// Makes sessions: the first at once, each later one after a pause, until one is made.
-#[derive(Debug)]
-pub(crate) struct Connector {
-    outage: Outage,
-    backoff: Backoff,
-    options: Consume,
-    made: bool,
-}
-
-impl Connector {
-    pub(crate) fn new(shared: &Shared) -> Self {
-        let config = &shared.config;
-        Self {
-            outage: Outage::of_broker("consume", shared.backoff()),
-            backoff: shared.backoff(),
-            options: Consume {
-                queues: config.queues.clone(),
-                name: config.node.clone(),
-                unsettled_max: config.unsettled_max(),
-            },
-            made: false,
-        }
-    }
-
-    /// A new session.
+    /// Commits a batch, again and again until it is answered.
     ///
     /// # Errors
-    /// Only before the first session, and only when waiting mends nothing (wrong password, wrong URL) or is not wanted.
-    pub(crate) async fn connect(mut self, shared: Arc<Shared>) -> Result<(Self, Arc<Session>), Error> {
-        if self.made {
-            sleep(self.backoff.pause()).await;
-        }
+    /// [`Unanswered::Over`] when the consumer ended first; [`Unanswered::Full`] when the store has no room for it now;
+    /// [`Unanswered::Refused`] when no such batch can be committed.
+    pub(crate) async fn commit(
+        &self,
+        batch: &Batch,
+        outage: &mut Outage,
+    ) -> Result<Vec<Committed>, Unanswered> {
+        let mut is_in_doubt = false;
         loop {
-            let began = Instant::now();
-            let patient = |error: &Error| error.is_retryable() && shared.config.retry_on_startup;
-            match shared.broker.consume(self.options.clone()).await {
-                Ok(consumer) => {
-                    self.outage.over();
-                    self.made = true;
-                    let (node, lost) = (self.options.name.clone(), CancellationToken::new());
-                    return Ok((self, Arc::new(Session { consumer, node, began, lost })));
+            match self.until_whole().await {
+                Ok(()) => {}
+                Err(Over::Dead) if is_in_doubt && self.answers_the_dead(batch) => {
+                    return Ok(self.last_word(batch, outage).await);
                 }
-                Err(error) if !self.made && !patient(&error) => {
-                    return Err(error);
+                Err(_) => return Err(Unanswered::Over),
+            }
+            match self.consumer.commit(batch).await {
+                Ok(answers) => {
+                    outage.over();
+                    return Ok(answers);
                 }
-                Err(error) => sleep(self.outage.failed(&error)).await,
+                Err(error @ Error::Full { .. }) => return Err(Unanswered::Full(error)),
+                Err(error) if is_passing(&error) => {
+                    is_in_doubt = true;
+                    sleep(outage.failed(&error)).await;
+                }
+                Err(error) if leaves_whole(&error) => return Err(Unanswered::Refused(error)),
+                Err(error) => {
+                    is_in_doubt = true;
+                    self.trouble(error);
+                }
             }
         }
     }
 
-    /// A session was lost, which was said when it was noticed. One that lived so long was a good one: the next begins after
-    /// a short pause again.
-    pub(crate) fn lost(&mut self, since: Instant, longest: Duration) {
-        self.outage.begins();
-        if since.elapsed() > longest {
-            self.backoff.reset();
+    /// Whether the store knows what became of a dead consumer's batch, and that matters: what is not fenced by a receipt
+    /// must not be sent again by another number.
+    fn answers_the_dead(&self, batch: &Batch) -> bool {
+        let unfenced = |commit: &Commit| commit.ending == Ending::Unfenced;
+        self.ownership != Ownership::Connection && batch.commits.iter().any(unfenced)
+    }
+
+    /// What became of a batch of a consumer that is dead.
+    async fn last_word(&self, batch: &Batch, outage: &mut Outage) -> Vec<Committed> {
+        loop {
+            match self.consumer.commit(batch).await {
+                Ok(answers) => {
+                    outage.over();
+                    return answers;
+                }
+                // A copy of this process has this batch, too.
+                Err(Error::LeaseLost { .. }) => return vec![Committed::Lost; batch.commits.len()],
+                Err(error) => {
+                    sleep(outage.failed(&error)).await;
+                    // A new line, whatever it says; the next commit shows whether there is one.
+                    let _ = self.consumer.resume().await;
+                }
+            }
         }
     }
+
+    /// Renews; true when it was answered well.
+    pub(crate) async fn renew(&self) -> bool {
+        let asked = self.clock.boot();
+        match self.consumer.renew().await {
+            Ok(true) => {
+                self.note_renewed(asked);
+                true
+            }
+            Ok(false) => {
+                self.trouble(Error::Doubtful);
+                false
+            }
+            Err(error @ Error::LeaseLost { .. }) => {
+                self.trouble(error);
+                false
+            }
+            // Without a lease a renewal is a look at the connection.
+            Err(error) if self.ownership.lease().is_none() && !leaves_whole(&error) => {
+                self.trouble(error);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn note_renewed(&self, asked: Duration) {
+        self.renewed.send_if_modified(|renewed| {
+            let is_later = asked > *renewed;
+            *renewed = asked.max(*renewed);
+            is_later
+        });
+    }
+
+    /// Whether a renewal that was asked for within the last lease has been answered: nobody can have reaped us.
+    pub(crate) fn is_fresh(&self) -> bool {
+        let renewed = *self.renewed.borrow();
+        self.ownership.lease().is_none_or(|lease| self.clock.boot().saturating_sub(renewed) < lease)
+    }
+
+    /// Resolves when it is fresh; a renewal comes first where it is not.
+    ///
+    /// # Errors
+    /// When the consumer has ended.
+    pub(crate) async fn until_fresh(&self) -> Result<(), Over> {
+        // What each start asks.
+        if self.over().is_none() && self.is_fresh() {
+            return Ok(());
+        }
+        let mut renewed = self.renewed.subscribe();
+        loop {
+            if let Some(over) = self.over() {
+                return Err(over);
+            }
+            renewed.mark_unchanged();
+            if self.is_fresh() {
+                return Ok(());
+            }
+            self.wanted.notify_one();
+            tokio::select! {
+                _ = renewed.changed() => {}
+                _ = self.until(|standing| matches!(standing, Standing::Over(_))) => {}
+            }
+        }
+    }
+
+    /// Resolves when a renewal is wanted before its time. Cancel safe.
+    pub(crate) async fn renewal_wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Gives back whatever is held; `started` may have begun. Failures that pass are waited out.
+    pub(crate) async fn close(&self, started: &[Receipt], mut outage: Outage) {
+        loop {
+            if self.until_whole().await.is_err() {
+                return;
+            }
+            match self.consumer.close(started).await {
+                Ok(()) => return,
+                Err(error) if is_passing(&error) => sleep(outage.failed(&error)).await,
+                Err(error) if leaves_whole(&error) => {
+                    tracing::warn!(error = %chain(&error), "failed to close the consumer: others will find it dead");
+                    return;
+                }
+                Err(error) => self.trouble(error),
+            }
+        }
+    }
+}
+
+/// Why a batch has no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// The consumer ended.
+    Over,
+    /// Nothing was changed: there is no room.
+    Full(Error),
+    /// Nothing was changed, and never will be by such a batch.
+    Refused(Error),
+}
+
+/// Whether the line is whole, whatever could not be done.
+fn leaves_whole(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Full { .. }
+            | Error::Act { .. }
+            | Error::TooLarge { .. }
+            | Error::Unsupported { .. }
+            | Error::Refused { .. }
+    )
+}
+
+/// Whether the same call may succeed after a pause.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Full { .. } | Error::Act { retryable: true, .. })
 }

@@ -3,17 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rwork_backend::{ResultBackend, Store};
 use rwork_broker::{Broker, Reason};
 use rwork_protocol::{Exception, Record, State, TaskId};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
 
-use crate::bodies::Bodies;
+use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::commit::Commit;
 use crate::config::WorkerConfig;
 use crate::ending::Ending;
+use crate::live::Live;
 use crate::outage::Backoff;
 use crate::summary::Summary;
 
@@ -26,12 +27,14 @@ pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
     /// Jitter and nothing else. Locked for one draw at a time.
     pub(crate) rng: Mutex<fastrand::Rng>,
-    /// The way to the settler; weak, so that a guest that will not end can't keep the settler from ending.
-    pub(crate) settler: mpsc::WeakSender<Commit>,
-    /// What was done so far. Written by the settler once per batch.
+    /// What was done so far. Written by the committers once per batch.
     pub(crate) summary: Mutex<Summary>,
-    /// What is decoded and not done with.
-    pub(crate) bodies: Arc<Bodies>,
+    /// What may change while it runs. Written by whoever controls the worker.
+    pub(crate) live: ArcSwap<Live>,
+    /// What is held between receipt and commit.
+    pub(crate) budget: Arc<Budget>,
+    /// Where renewals go; `None`: with everything else.
+    pub(crate) renewals: Option<Handle>,
     /// Deliberate mistakes, for the tests that show that the simulation finds them.
     #[cfg(test)]
     pub(crate) mistake: Option<crate::sim::Mistake>,
@@ -68,6 +71,11 @@ impl Shared {
     /// Whether the broker holds this back by itself: it is far enough off, and the broker can.
     pub(crate) fn delays(&self, wait: Duration) -> bool {
         wait > crate::config::WAIT_IN_MEMORY_MAX && self.broker.capabilities().delayed
+    }
+
+    /// Whether the broker stores records, in the step that ends a delivery.
+    pub(crate) fn commits_records(&self) -> bool {
+        self.broker.capabilities().commits_records
     }
 
     /// Whether leases are renewed. Always, but for one test of the simulation.

@@ -5,27 +5,27 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rwork_backend::ResultBackend;
 use rwork_broker::Broker;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use crate::bodies::Bodies;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::live::Live;
 use crate::outage::Outage;
 use crate::parts::Parts;
 use crate::pipe::Pipe;
-use crate::settler::Settler;
 use crate::shared::Shared;
 use crate::shutdown::Shutdown;
 use crate::summary::Summary;
 
-/// How long a receive in progress may take to hand over what it has taken from the broker already.
-const LAST_RECEIVE: Duration = Duration::from_millis(100);
+/// How long a taking in progress may take to hand over what it has got from the broker already, and be decoded.
+const LAST_NEWS: Duration = Duration::from_millis(500);
 
 /// Everything that a worker works with, chosen by the caller: nothing in this crate opens a socket or a file, reads the
 /// machine's clock or its randomness.
@@ -41,6 +41,9 @@ pub struct WorkerParts<E> {
     pub clock: Arc<dyn Clock>,
     /// Jitter and new ids. Seeded by the caller.
     pub rng: fastrand::Rng,
+    /// A thread of its own for renewals, which nothing else is to keep from its timers and its connections. `None`: they go
+    /// with everything else, as in tests.
+    pub renewals: Option<Handle>,
     /// Everything else.
     pub config: WorkerConfig,
 }
@@ -48,7 +51,7 @@ pub struct WorkerParts<E> {
 /// A worker that has not been started.
 pub struct Worker<E> {
     parts: WorkerParts<E>,
-    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) budget: Arc<Budget>,
     #[cfg(test)]
     pub(crate) mistake: Option<crate::sim::Mistake>,
 }
@@ -66,9 +69,10 @@ impl<E: Executor> Worker<E> {
     /// A setting out of range.
     pub fn new(parts: WorkerParts<E>) -> Result<Self, Error> {
         parts.config.check()?;
+        let budget = Arc::new(Budget::new(parts.config.bytes_max));
         Ok(Self {
             parts,
-            bodies: Arc::default(),
+            budget,
             #[cfg(test)]
             mistake: None,
         })
@@ -83,43 +87,34 @@ impl<E: Executor> Worker<E> {
     /// Dropping the future is a crash: nothing is lost, since nothing is acked before its result is stored; what is held
     /// is redelivered when its lease has run out.
     pub async fn run(self, shutdown: Shutdown) -> Result<Summary, Error> {
-        let capacity = self.parts.config.uncommitted_max();
-        let (settler, inbox) = mpsc::channel(capacity);
         let shared = Arc::new(Shared {
-            bodies: self.bodies,
+            budget: self.budget,
             broker: self.parts.broker,
             backend: self.parts.backend,
             clock: self.parts.clock,
             rng: Mutex::new(self.parts.rng),
-            settler: settler.downgrade(),
             summary: Mutex::default(),
+            renewals: self.parts.renewals,
+            live: ArcSwap::from_pointee(Live::from(&self.parts.config)),
             config: self.parts.config,
             #[cfg(test)]
             mistake: self.mistake,
         });
         // Aborted on drop, with whatever else belongs to this worker.
-        let mut settling = JoinSet::new();
-        settling.spawn(Settler::new(Arc::clone(&shared), inbox).run());
-        let parts = Arc::new(Parts { shared, executor: self.parts.executor });
-        let mut pipe = Pipe::new(parts, settler);
+        let mut pipe = Pipe::new(Arc::new(Parts { shared, executor: self.parts.executor }));
         pipe.run(first_of(shutdown.intake.cancelled(), shutdown.work.cancelled())).await?;
-        Ok(shut_down(pipe, settling, &shutdown).await)
+        Ok(shut_down(pipe, &shutdown).await)
     }
 }
 
 /// Shutdown, from top to bottom.
-async fn shut_down<E: Executor>(
-    mut pipe: Pipe<E>,
-    mut settling: JoinSet<()>,
-    shutdown: &Shutdown,
-) -> Summary {
+async fn shut_down<E: Executor>(mut pipe: Pipe<E>, shutdown: &Shutdown) -> Summary {
     let shared = Arc::clone(&pipe.parts.shared);
     let config = &shared.config;
     tracing::info!(node = %config.node, "stopping: taking no more messages");
 
     // Intake off.
-    pipe.stop_intake(LAST_RECEIVE).await;
-    pipe.give_back_unstarted();
+    pipe.stop_intake(LAST_NEWS).await;
 
     // Drain, until the deadline or the second signal.
     pipe.drain(first_of(shutdown.work.cancelled(), after(config.drain_deadline))).await;
@@ -130,27 +125,26 @@ async fn shut_down<E: Executor>(
     pipe.kill();
     pipe.drain(sleep(config.kill_grace)).await;
     let abandoned = pipe.abandon().await;
-    if abandoned > 0 {
-        tracing::error!(node = %config.node, abandoned, "tasks that could not be ended will be redelivered");
+    if !abandoned.is_empty() {
+        tracing::error!(node = %config.node, abandoned = abandoned.len(), "tasks that could not be ended will be redelivered");
     }
 
-    // Flush what has ended. The settler ends when the last way to it is gone.
-    let session = pipe.session.clone();
-    let keeper = pipe.close();
-    let flush = async { while settling.join_next().await.is_some() {} };
-    if timeout(config.flush_deadline, flush).await.is_err() {
-        tracing::error!(node = %config.node, "some outcomes could not be stored in time: their messages will be redelivered");
-    }
-    settling.shutdown().await;
-
-    // Close: whatever is still held goes back.
-    if let Some(session) = session {
-        let close = session.close(Outage::of_broker("close the consumer", shared.backoff()));
-        if timeout(config.flush_deadline, close).await.is_err() {
-            tracing::warn!(node = %config.node, "the broker did not answer: what is held is redelivered when its lease runs out");
+    // Flush what has ended, then close: whatever is still held goes back.
+    let close = async {
+        for group in pipe.close() {
+            let group = group.flush().await;
+            let session = group.current.borrow().clone();
+            if let Some(session) = session {
+                let of_it = abandoned.iter().filter(|fence| Arc::ptr_eq(&fence.session, &session));
+                let started: Vec<_> = of_it.map(|fence| fence.receipt).collect();
+                let outage = Outage::of_broker("close the consumer", shared.backoff());
+                session.close(&started, outage).await;
+            }
         }
+    };
+    if timeout(config.flush_deadline, close).await.is_err() {
+        tracing::error!(node = %config.node, "broker or result backend did not answer in time: what is not committed will be redelivered");
     }
-    drop(keeper);
     shared.summary()
 }
 

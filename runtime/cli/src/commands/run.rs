@@ -8,6 +8,7 @@ mod banner;
 mod connect;
 mod drain;
 mod flags;
+mod renewals;
 mod signals;
 
 use std::process::ExitCode;
@@ -85,6 +86,7 @@ async fn work(
         executor,
         clock: Arc::new(SystemClock),
         rng: fastrand::Rng::new(),
+        renewals: Some(renewals::thread()?),
         config: worker,
     };
     // On the I/O thread itself: from this one, each event would cost a wake-up across threads.

@@ -23,8 +23,6 @@ pub(crate) struct Greeting {
     pub(crate) mode: String,
     /// `master` or `replica`.
     pub(crate) role: String,
-    /// What the server calls this connection; 0 where it does not say.
-    pub(crate) id: i64,
 }
 
 /// One connection, never reconnected. Many tasks may use it at once.
@@ -66,62 +64,24 @@ impl Wire {
     /// # Cancel safety
     /// As [`Wire::command`].
     pub(crate) async fn script(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
-        self.taught(act, call, || self.ask(&call.cmd)).await
-    }
-
-    /// Has the server tell, by a push, when something changes that a [`tracked`](Wire::tracked) script has read, once for
-    /// each call. Other reads are not watched: what they read changes with every task of every worker.
-    pub(crate) async fn track(&self, act: &str) -> Result<(), Error> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").arg("NOLOOP");
-        // Rights may be given for one and not for the other.
-        pipe.add_command(caching());
-        self.pipeline(act, &pipe).await.map(drop)
-    }
-
-    /// As [`Wire::script`], on a connection that [tracks](Wire::track).
-    pub(crate) async fn tracked(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
-        let mut pipe = redis::pipe();
-        pipe.add_command(caching()).add_command(call.cmd.clone());
-        self.taught(act, call, || self.ask_last(&pipe)).await
-    }
-
-    /// Asks, and again after the script was taught where it is not known.
-    async fn taught<F: Future<Output = Result<Value, RedisError>>>(
-        &self,
-        act: &str,
-        call: &Call<'_>,
-        ask: impl Fn() -> F,
-    ) -> Result<Value, Error> {
-        let mut answer = ask().await;
+        let mut answer = self.ask(&call.cmd).await;
         if answer.as_ref().is_err_and(error::is_unknown_script) {
             answer = match self.ask(&call.script.load()).await {
-                Ok(_) => ask().await,
+                Ok(_) => self.ask(&call.cmd).await,
                 Err(failure) => Err(failure),
             };
         }
         answer.map_err(|failure| self.explain(act, failure))
     }
 
-    /// Sends a command and, behind it, a script's call. What came of the command, and the script's answer.
-    pub(crate) async fn script_after(
-        &self,
-        act: &str,
-        first: &Cmd,
-        call: &Call<'_>,
-    ) -> Result<(Result<(), Error>, Value), Error> {
+    /// Has the server tell, by a push, when something changes that a command has read which `CLIENT CACHING YES` precedes,
+    /// once for each such command. Other reads are not watched: what they read changes with every task of every worker.
+    pub(crate) async fn track(&self, act: &str) -> Result<(), Error> {
         let mut pipe = redis::pipe();
-        pipe.add_command(first.clone()).add_command(call.cmd.clone());
-        let mut connection = self.connection.clone();
-        let answers = self.patiently(connection.send_packed_commands(&pipe, 0, pipe.len())).await;
-        let mut answers = answers.map_err(|failure| self.explain(act, failure))?.into_iter();
-        let first = answers.next().unwrap_or_default().extract_error();
-        let first = first.map(drop).map_err(|failure| self.explain(act, failure));
-        match answers.next().unwrap_or_default().extract_error() {
-            Ok(answer) => Ok((first, answer)),
-            Err(failure) if error::is_unknown_script(&failure) => Ok((first, self.script(act, call).await?)),
-            Err(failure) => Err(self.explain(act, failure)),
-        }
+        pipe.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").arg("NOLOOP");
+        // Rights may be given for one and not for the other.
+        pipe.add_command(caching());
+        self.pipeline(act, &pipe).await.map(drop)
     }
 
     /// Whether the connection is lost: every further call fails.
@@ -132,14 +92,6 @@ impl Wire {
     async fn ask(&self, cmd: &Cmd) -> Result<Value, RedisError> {
         let mut connection = self.connection.clone();
         self.patiently(connection.send_packed_command(cmd)).await?.extract_error()
-    }
-
-    /// The answer to the last command of a pipeline.
-    async fn ask_last(&self, pipe: &Pipeline) -> Result<Value, RedisError> {
-        let mut connection = self.connection.clone();
-        let answers = self.patiently(connection.send_packed_commands(pipe, 0, pipe.len())).await?;
-        let answers: Vec<Value> = answers.into_iter().map(Value::extract_error).collect::<Result<_, _>>()?;
-        Ok(answers.into_iter().last().unwrap_or(Value::Nil))
     }
 
     async fn patiently<T>(

@@ -1,0 +1,262 @@
+//! Receive: one group of queues, from the broker to what intake can decide on.
+//!
+//! A task of its own that makes the group's consumer, takes as much as it is asked to, decodes, and resumes the consumer
+//! when its line was lost. It ends a consumer only by the store's word, and goes on with a new one then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rwork_broker::{Consume, Delivery, Error, Receipt, Resumed, Room};
+use rwork_protocol::QueueName;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::group::GroupId;
+use crate::intake::{Arrived, Source};
+use crate::keeper::{self, keep};
+use crate::look;
+use crate::outage::{Backoff, Outage, chain};
+use crate::session::{Over, Session};
+use crate::shared::Shared;
+
+/// How long a taking in progress may go on after the worker was told to stop: what the server has given already is handed
+/// back by name then, not by its death.
+const LAST_TAKING: Duration = Duration::from_millis(100);
+
+/// What a receiver tells the pipe.
+pub(crate) enum News {
+    /// It consumes.
+    Ready,
+    /// Deliveries, as many as were asked for at most.
+    Arrived(Source, Vec<Arrived>),
+    /// The line was lost and made again: deliveries that are not ours any more, and some that nobody was told of.
+    Resumed(Source, Vec<Receipt>, Vec<Arrived>),
+    /// The consumer ended.
+    Over(Source, Over),
+    /// The broker refuses us in a way that waiting does not mend; only before the first consumer.
+    Refused(Error),
+    /// It takes nothing any more, as it was told.
+    Stopped,
+}
+
+/// One group's receiving.
+pub(crate) struct Receiver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: GroupId,
+    pub(crate) queues: Vec<QueueName>,
+    pub(crate) commits: mpsc::WeakSender<crate::commit::TaskCommit>,
+    /// The consumer that stands, for whoever commits.
+    pub(crate) current: watch::Sender<Option<Arc<Session>>>,
+    /// How much to take next. One is answered before the next is asked.
+    pub(crate) asks: mpsc::Receiver<Room>,
+    pub(crate) news: mpsc::Sender<(GroupId, News)>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Receiver {
+    /// Receives until nobody listens.
+    pub(crate) async fn run(mut self) {
+        let mut connector = Connector::new(&self.shared, self.queues.clone());
+        let mut stopped = false;
+        loop {
+            let session = tokio::select! {
+                biased;
+                () = self.stop.cancelled(), if !stopped => {
+                    stopped = true;
+                    if self.tell(News::Stopped).await.is_none() { return }
+                    continue;
+                }
+                session = connector.connect(&self.shared) => session,
+            };
+            let session = match session {
+                Ok(session) => session,
+                Err(error) => {
+                    self.tell(News::Refused(error)).await;
+                    return;
+                }
+            };
+            let source = Source { session, commits: self.commits.clone() };
+            self.current.send_replace(Some(Arc::clone(&source.session)));
+            let since = Instant::now();
+            let Some(over) = self.serve(&source, &mut stopped).await else { return };
+            self.current.send_replace(None);
+            connector.ended(since.elapsed());
+            if self.tell(News::Over(source, over)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Serves one consumer to its end; `None`: nobody listens.
+    async fn serve(&mut self, source: &Source, stopped: &mut bool) -> Option<Over> {
+        let mut keeper = JoinSet::new();
+        let lease = self.shared.broker.capabilities().ownership.lease();
+        if self.shared.renews() {
+            let kept = keep(Arc::clone(&source.session), lease);
+            match &self.shared.renewals {
+                Some(thread) => drop(keeper.spawn_on(kept, thread)),
+                None => drop(keeper.spawn(kept)),
+            }
+        }
+        self.tell(News::Ready).await?;
+        let mut room = None;
+        loop {
+            if *stopped {
+                source.session.until_troubled().await;
+                match self.mend(source).await? {
+                    Some(over) => return Some(over),
+                    None => continue,
+                }
+            }
+            tokio::select! {
+                biased;
+                () = source.session.until_troubled() => {
+                    if let Some(over) = self.mend(source).await? {
+                        return Some(over);
+                    }
+                }
+                () = self.stop.cancelled() => {
+                    self.take_the_last(source, room).await?;
+                    *stopped = true;
+                }
+                taken = take(&self.shared, source, &mut self.asks, &mut room) => {
+                    let arrived = look::into(&self.shared, source, taken?).await;
+                    self.tell(News::Arrived(source.clone(), arrived)).await?;
+                }
+            }
+        }
+    }
+
+    /// What the server has given already comes within a moment.
+    async fn take_the_last(&mut self, source: &Source, room: Option<Room>) -> Option<()> {
+        if let Some(room) = room {
+            let outage = Outage::of_broker("receive messages", self.shared.backoff());
+            let last = tokio::time::timeout(LAST_TAKING, source.session.receive(room, outage)).await;
+            if let Ok(Some(deliveries)) = last {
+                let arrived = look::into(&self.shared, source, deliveries).await;
+                self.tell(News::Arrived(source.clone(), arrived)).await?;
+            }
+        }
+        self.tell(News::Stopped).await
+    }
+
+    /// Resumes a consumer, for as long as that takes.
+    async fn mend(&self, source: &Source) -> Option<Option<Over>> {
+        let mut outage = Outage::of_broker("reach the broker", self.shared.backoff());
+        if let Some(error) = source.session.take_trouble() {
+            outage.failed(&error);
+        }
+        // Held messages are ours by being renewed: long pauses would make the renewals late.
+        let lease = self.shared.broker.capabilities().ownership.lease();
+        let pause_max = lease.map_or(Duration::MAX, |lease| keeper::interval(Some(lease)));
+        loop {
+            match source.session.resume().await {
+                Ok(Resumed::Stands { fresh, gone }) => {
+                    outage.over();
+                    let arrived = look::into(&self.shared, source, fresh).await;
+                    self.tell(News::Resumed(source.clone(), gone, arrived)).await?;
+                    return Some(None);
+                }
+                Ok(Resumed::Dead) => {
+                    tracing::warn!(node = %self.shared.config.node, "known as dead: what was held is run by others; consuming anew");
+                    return Some(Some(Over::Dead));
+                }
+                Ok(Resumed::Forgotten) => {
+                    tracing::warn!(node = %self.shared.config.node, "the broker has lost its data: what was taken is run to its end; consuming anew");
+                    return Some(Some(Over::Forgotten));
+                }
+                Err(error) => sleep(outage.failed(&error).min(pause_max)).await,
+            }
+        }
+    }
+
+    async fn tell(&self, news: News) -> Option<()> {
+        self.news.send((self.id, news)).await.ok()
+    }
+}
+
+/// Takes what is asked for; a lost line is mended by whoever calls. `None`: nobody asks any more.
+///
+/// # Cancel safety
+/// Cancel safe: the wish stays in `room` until something was taken, and what was taken stays with the consumer.
+async fn take(
+    shared: &Arc<Shared>,
+    source: &Source,
+    asks: &mut mpsc::Receiver<Room>,
+    room: &mut Option<Room>,
+) -> Option<Vec<Delivery>> {
+    let wanted = match *room {
+        Some(wanted) => wanted,
+        None => *room.insert(asks.recv().await?),
+    };
+    let outage = Outage::of_broker("receive messages", shared.backoff());
+    match source.session.receive(wanted, outage).await {
+        Some(deliveries) => {
+            *room = None;
+            Some(deliveries)
+        }
+        // The trouble is seen by the caller before this is asked again.
+        None => std::future::pending().await,
+    }
+}
+
+/// Makes consumers: the first at once, each later one after a pause, until one is made.
+#[derive(Debug)]
+struct Connector {
+    outage: Outage,
+    backoff: Backoff,
+    /// The longest pause.
+    longest: Duration,
+    options: Consume,
+    made: bool,
+}
+
+impl Connector {
+    fn new(shared: &Shared, queues: Vec<QueueName>) -> Self {
+        let config = &shared.config;
+        Self {
+            outage: Outage::of_broker("consume", shared.backoff()),
+            backoff: shared.backoff(),
+            longest: config.backoff.longest,
+            options: Consume { queues, name: config.node.clone(), unsettled_max: config.unsettled_max() },
+            made: false,
+        }
+    }
+
+    /// The last one lived so long. After a good one the next begins with a short pause again.
+    fn ended(&mut self, lived: Duration) {
+        if lived > self.longest {
+            self.backoff.reset();
+        }
+    }
+
+    /// A new consumer.
+    ///
+    /// # Errors
+    /// Only before the first, and only when waiting mends nothing (wrong password, wrong URL) or is not wanted.
+    async fn connect(&mut self, shared: &Arc<Shared>) -> Result<Arc<Session>, Error> {
+        if self.made {
+            sleep(self.backoff.pause()).await;
+        }
+        let ownership = shared.broker.capabilities().ownership;
+        loop {
+            let asked = shared.clock.boot();
+            let is_patient = |error: &Error| error.is_retryable() && shared.config.retry_on_startup;
+            match shared.broker.consume(self.options.clone()).await {
+                Ok(consumer) => {
+                    self.outage.over();
+                    self.made = true;
+                    let clock = Arc::clone(&shared.clock);
+                    return Ok(Arc::new(Session::new(consumer, clock, ownership, asked)));
+                }
+                Err(error) if !self.made && !is_patient(&error) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "failed to consume");
+                    sleep(self.outage.failed(&error)).await;
+                }
+            }
+        }
+    }
+}
