@@ -46,6 +46,8 @@ pub struct Examination {
     pub changes_since_save: Option<u64>,
     /// Replicas that follow it now.
     pub connected_replicas: Option<u64>,
+    /// Replicas without which it takes no writes (`min-replicas-to-write`).
+    pub min_replicas_to_write: Option<u64>,
     /// Connections now.
     pub connected_clients: Option<u64>,
     /// Connections at most.

@@ -27,7 +27,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
     if let Some(answer) = told(&wire, redis::cmd("INFO")).await? {
         facts.add_info(&answer);
     }
-    for name in ["appendfsync", "save", "maxclients", "timeout"] {
+    for name in ["appendfsync", "save", "maxclients", "timeout", "min-replicas-to-write"] {
         let mut config = redis::cmd("CONFIG");
         config.arg("GET").arg(name);
         if let Some(answer) = told(&wire, config).await? {
@@ -59,6 +59,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
         last_bgsave_ok: facts.is("rdb_last_bgsave_status", "ok"),
         changes_since_save: facts.number("rdb_changes_since_last_save"),
         connected_replicas: facts.number("connected_slaves"),
+        min_replicas_to_write: facts.number("min-replicas-to-write"),
         connected_clients: facts.number("connected_clients"),
         maxclients: facts.number("maxclients"),
         client_timeout_s: facts.number("timeout"),
