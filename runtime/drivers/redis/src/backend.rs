@@ -18,6 +18,8 @@ use crate::handle::Redis;
 pub(crate) use hub::Hub;
 pub(crate) use keys::Keys;
 pub(crate) use late_subscribers::LateSubscribers;
+pub(crate) use record::is_success;
+pub(crate) use store::expiry_ms;
 
 /// Records read by one command: a few hundred keep the server's pause short.
 const READ_MAX: usize = 256;

@@ -8,12 +8,15 @@ use crate::backend::{Hub, Keys, LateSubscribers};
 use crate::broker::BrokerState;
 use crate::link::{Link, Site};
 use crate::options::Options;
+use crate::results::Results;
 use crate::url::Servers;
 
 /// Broker and result backend on Redis. Cloning shares the connections.
 #[derive(Clone, Debug)]
 pub struct Redis {
     pub(crate) inner: Arc<Inner>,
+    /// Where records go that ride in commits.
+    pub(crate) results: Option<Arc<Results>>,
 }
 
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     /// The servers, for people.
     pub(crate) url: RedactedUrl,
+    pub(crate) site: Arc<Site>,
     /// For everything that answers at once: settling, renewing, publishing, records. Consumers and subscriptions have
     /// connections of their own.
     pub(crate) commands: Link,
@@ -50,9 +54,18 @@ impl Redis {
         commands.wire().await?;
         let result_keys = Keys::new(&options.transport.global_keyprefix);
         let broker = BrokerState::new(&options.transport);
-        let (hub, url) = (Hub::new(site, commands.clone()), options.redacted());
+        let (hub, url) = (Hub::new(Arc::clone(&site), commands.clone()), options.redacted());
         let late = LateSubscribers::new(commands.clone());
-        Ok(Self { inner: Arc::new(Inner { options, url, commands, broker, result_keys, hub, late }) })
+        let inner = Inner { options, url, site, commands, broker, result_keys, hub, late };
+        Ok(Self { inner: Arc::new(inner), results: None })
+    }
+
+    /// The same broker, whose commits carry records to where `results` keeps them: in the same step as the end of their
+    /// delivery. Without effect unless both are [the same server](Self::is_same_server).
+    #[must_use]
+    pub fn with_results(&self, results: &Self) -> Self {
+        let results = self.is_same_server(results).then(|| Arc::new(Results::new(self, results)));
+        Self { inner: Arc::clone(&self.inner), results }
     }
 
     /// Compares addresses and login: results of `other` can be stored by a script of this one then. Database, prefix and

@@ -56,16 +56,20 @@ fn entry(inner: &Inner, store: &Store) -> Result<Entry, Error> {
     if size > limit {
         return Err(Error::TooLarge { limit, size });
     }
-    let milliseconds = |expires: std::time::Duration| expires.as_millis().clamp(1, EXPIRY_MS_MAX);
-    let expiry_ms = store.expires.and_then(|expires| u64::try_from(milliseconds(expires)).ok());
     Ok(Entry {
         key: inner.result_keys.record(&store.record.task_id),
         value,
         is_ready: store.record.status.is_ready(),
-        expiry_ms,
+        expiry_ms: expiry_ms(store),
         seen: None,
         became: None,
     })
+}
+
+/// How long a record lives.
+pub(crate) fn expiry_ms(store: &Store) -> Option<u64> {
+    let milliseconds = |expires: std::time::Duration| expires.as_millis().clamp(1, EXPIRY_MS_MAX);
+    store.expires.and_then(|expires| u64::try_from(milliseconds(expires)).ok())
 }
 
 fn call_length(entries: &[Entry]) -> usize {

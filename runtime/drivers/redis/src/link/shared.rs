@@ -156,11 +156,6 @@ impl Link {
         }
     }
 
-    /// How long the server may keep us waiting on purpose, so that nobody becomes suspicious.
-    pub(crate) fn wait_max(&self, wire: &Wire) -> Duration {
-        suspicion(wire) / 2
-    }
-
     /// When nothing comes for a while, a second connection tells a busy or paused server, which would not greet us, from a
     /// dead connection or a lost master: that is cut, so that whoever waits on it learns it long before its time is over.
     async fn suspect(&self, wire: &Wire) -> Infallible {

@@ -71,6 +71,11 @@ impl Site {
         Ok(Self { url, whom, door })
     }
 
+    /// How long a connection may take to make.
+    pub(crate) fn dial_deadline(&self) -> Duration {
+        self.door.connect_timeout
+    }
+
     /// Makes a connection to the first server that lets us in and is a master.
     pub(crate) async fn connect(&self, pushes: Option<Pushes>) -> Result<Wire, Failure> {
         match &self.whom {

@@ -92,49 +92,14 @@ impl Wire {
         answer.map_err(|failure| self.explain(act, failure))
     }
 
-    /// Has the server tell, by a push, when something changes that a [`tracked`](Wire::tracked) script has read, once for
-    /// each call. Other reads are not watched: what they read changes with every task of every worker.
+    /// Has the server tell, by a push, when something changes that a command has read which `CLIENT CACHING YES` precedes,
+    /// once for each such command. Other reads are not watched: what they read changes with every task of every worker.
     pub(crate) async fn track(&self, act: &str) -> Result<(), Error> {
         let mut pipe = redis::pipe();
         pipe.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").arg("NOLOOP");
         // Rights may be given for one and not for the other.
         pipe.add_command(caching());
         self.pipeline(act, &pipe).await.map(drop)
-    }
-
-    /// As [`Wire::script`], on a connection that [tracks](Wire::track).
-    pub(crate) async fn tracked(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
-        let mut pipe = redis::pipe();
-        pipe.add_command(caching()).add_command(call.cmd.clone());
-        let mut answer = self.ask_last(&pipe).await;
-        if answer.as_ref().is_err_and(error::is_unknown_script) {
-            if let Err(failure) = self.ask(&call.script.load()).await {
-                return Err(self.explain(act, failure));
-            }
-            answer = self.ask_last(&pipe).await;
-        }
-        answer.map_err(|failure| self.explain(act, failure))
-    }
-
-    /// Sends a command and, behind it, a script's call. What came of the command, and the script's answer.
-    pub(crate) async fn script_after(
-        &self,
-        act: &str,
-        first: &Cmd,
-        call: &Call<'_>,
-    ) -> Result<(Result<(), Error>, Value), Error> {
-        let mut pipe = redis::pipe();
-        pipe.add_command(first.clone()).add_command(call.cmd.clone());
-        let mut connection = self.connection.clone();
-        let answers = self.patiently(connection.send_packed_commands(&pipe, 0, pipe.len())).await;
-        let mut answers = answers.map_err(|failure| self.explain(act, failure))?.into_iter();
-        let first = answers.next().unwrap_or_default().extract_error();
-        let first = first.map(drop).map_err(|failure| self.explain(act, failure));
-        match answers.next().unwrap_or_default().extract_error() {
-            Ok(answer) => Ok((first, answer)),
-            Err(failure) if error::is_unknown_script(&failure) => Ok((first, self.script(act, call).await?)),
-            Err(failure) => Err(self.explain(act, failure)),
-        }
     }
 
     /// Whether the connection is lost: every further call fails.
@@ -145,14 +110,6 @@ impl Wire {
     async fn ask(&self, cmd: &Cmd) -> Result<Value, RedisError> {
         let mut connection = self.connection.clone();
         self.patiently(connection.send_packed_command(cmd)).await?.extract_error()
-    }
-
-    /// The answer to the last command of a pipeline.
-    async fn ask_last(&self, pipe: &Pipeline) -> Result<Value, RedisError> {
-        let mut connection = self.connection.clone();
-        let answers = self.patiently(connection.send_packed_commands(pipe, 0, pipe.len())).await?;
-        let answers: Vec<Value> = answers.into_iter().map(Value::extract_error).collect::<Result<_, _>>()?;
-        Ok(answers.into_iter().last().unwrap_or(Value::Nil))
     }
 
     async fn patiently<T>(

@@ -16,7 +16,7 @@ use crate::keys::Places;
 use crate::link::Script;
 use crate::{envelope, reply};
 
-static EXHUME: Script = Script::new(include_str!("scripts/exhume.lua"));
+static RETRY: Script = Script::new(include_str!("scripts/retry.lua"));
 
 /// Letters read or moved at once. Each may be large.
 const PAGE_MAX: usize = 50;
@@ -131,7 +131,7 @@ pub(crate) async fn retry(inner: &Inner, query: &DeadLetterQuery) -> Result<u64,
             let (step, envelope) = renew(letter);
             Some((inner.broker.keys.list(&letter.queue, step), envelope))
         };
-        count += exhume(inner, "retry dead letters", &page, list).await?;
+        count += take_away(inner, "retry dead letters", &page, list).await?;
     }
     Ok(count)
 }
@@ -140,13 +140,13 @@ pub(crate) async fn purge(inner: &Inner, query: &DeadLetterQuery) -> Result<u64,
     let mut count = 0;
     let mut pages = Pages::new(query);
     while let Some(page) = pages.next(inner).await? {
-        count += exhume(inner, "delete dead letters", &page, |_| None).await?;
+        count += take_away(inner, "delete dead letters", &page, |_| None).await?;
     }
     Ok(count)
 }
 
 /// Takes letters away, and puts them where they are said to go; returns how many were still there.
-async fn exhume(
+async fn take_away(
     inner: &Inner,
     act: &str,
     letters: &[Letter],
@@ -161,7 +161,7 @@ async fn exhume(
             None => (letter, 0, Bytes::new()),
         })
         .collect();
-    let mut call = EXHUME.call(places.keys());
+    let mut call = RETRY.call(places.keys());
     for (letter, list, envelope) in &moves {
         call.arg(&letter.id).arg(&letter.queue).arg(*list).arg(&**envelope);
     }
