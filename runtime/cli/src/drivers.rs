@@ -1,7 +1,6 @@
 //! Which brokers and backends exist: the one place that turns a URL into a driver.
 
 mod amqp;
-mod elsewhere;
 mod embedded;
 mod redis;
 
@@ -14,7 +13,6 @@ use rwork_client::Client;
 use rwork_embedded::Embedded;
 use rwork_redis::{Redis, Role};
 
-use self::elsewhere::ResultsElsewhere;
 use crate::config::{BACKEND_TRANSPORT, BROKER_TRANSPORT, Config};
 use crate::failure::Failure;
 use crate::wiring;
@@ -156,7 +154,8 @@ fn committing(config: &Config, broker: &Driver, backend: &Driver) -> Arc<dyn Bro
             Arc::new(server.with_results(results))
         }
         (Driver::Embedded(_), Driver::Embedded(_)) if is_one_place(config) => broker.broker(),
-        _ => Arc::new(ResultsElsewhere(broker.broker())),
+        (Driver::Embedded(embedded), _) => Arc::new(embedded.with_results_elsewhere()),
+        _ => broker.broker(),
     }
 }
 

@@ -27,7 +27,7 @@ impl Broker for Embedded {
             delayed: true,
             priorities: Some(PriorityOrder::LowFirst),
             ownership: Ownership::Process,
-            commits_records: true,
+            commits_records: !self.results_elsewhere,
             counts_deliveries: true,
             atomic_publish: true,
             exchanges: false,

@@ -20,6 +20,8 @@ use crate::reader::{Asks, Question, Reader};
 #[derive(Clone, Debug)]
 pub struct Embedded {
     pub(crate) inner: Arc<Inner>,
+    /// Commits carry no records.
+    pub(crate) results_elsewhere: bool,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,12 @@ pub(crate) struct Inner {
 }
 
 impl Embedded {
+    /// The same file as a broker alone, for workers that keep results in another store: commits carry no records.
+    #[must_use]
+    pub fn with_results_elsewhere(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), results_elsewhere: true }
+    }
+
     /// Opens the file, made with its folders when missing, and starts the threads. Blocks for some milliseconds, or until
     /// another process unlocks the file, at most [`Options::busy_timeout`].
     ///
@@ -81,7 +89,7 @@ impl Inner {
         // From here on dropping `self` ends the threads.
         spawn("rwork-db-write", move || engine.run(), &self.url)?;
         spawn("rwork-db-read", move || reader.run(), &self.url)?;
-        Ok(Embedded { inner: Arc::new(self) })
+        Ok(Embedded { inner: Arc::new(self), results_elsewhere: false })
     }
 
     /// Has an act done in the next turn.

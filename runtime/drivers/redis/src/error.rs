@@ -8,11 +8,12 @@ use std::io;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
+use rwork_net::{Failure, Words};
 use rwork_protocol::service::{Error, RedactedUrl};
-use rwork_tls::{Failure, Words};
 
 /// What Redis calls what TLS is about.
 pub(crate) const WORDS: Words = Words {
+    name: "Redis",
     plain: "redis://",
     tls_port: "the server's `tls-port`",
     no_client_certificates: "`tls-auth-clients no`",

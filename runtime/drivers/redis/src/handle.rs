@@ -6,7 +6,7 @@ use rwork_protocol::service::{Error, RedactedUrl};
 
 use crate::backend::{Hub, Keys, LateSubscribers};
 use crate::broker::BrokerState;
-use crate::link::{Link, Site};
+use crate::link::{Link, Target};
 use crate::options::Options;
 use crate::results::Results;
 use crate::url::Servers;
@@ -24,7 +24,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     /// The servers, for people.
     pub(crate) url: RedactedUrl,
-    pub(crate) site: Arc<Site>,
+    pub(crate) target: Arc<Target>,
     /// For everything that answers at once: settling, renewing, publishing, records. Consumers and subscriptions have
     /// connections of their own.
     pub(crate) commands: Link,
@@ -42,21 +42,22 @@ impl Redis {
     ///
     /// # Errors
     /// [`Error::Url`] for options out of range; [`Error::Unreachable`] where waiting may help (no address, connection
-    /// refused, no answer within 5 s); [`Error::Refused`] where somebody must mend something (certificate, password,
-    /// permission, database number, not a Redis server, older than 6.2, a replica). Each with a hint of its own.
+    /// refused, no answer in time); [`Error::Refused`] where somebody must mend something (certificate, password,
+    /// permission, database number, not a Redis server, older than 6.2, a replica). Each with a hint of its own, each within 5 s, however many
+    /// servers the URL names.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         options.check()?;
-        let site = Arc::new(Site::new(&options)?);
-        let commands = Link::new(Arc::clone(&site));
+        let target = Arc::new(Target::new(&options)?);
+        let commands = Link::new(Arc::clone(&target));
         commands.wire().await?;
         let result_keys = Keys::new(&options.transport.global_keyprefix);
         let broker = BrokerState::new(&options.transport);
-        let (hub, url) = (Hub::new(Arc::clone(&site), commands.clone()), options.redacted());
+        let (hub, url) = (Hub::new(Arc::clone(&target), commands.clone()), options.redacted());
         let late = LateSubscribers::new(commands.clone());
-        let inner = Inner { options, url, site, commands, broker, result_keys, hub, late };
+        let inner = Inner { options, url, target, commands, broker, result_keys, hub, late };
         Ok(Self { inner: Arc::new(inner), results: None })
     }
 

@@ -8,8 +8,8 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
+use rwork_net::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 use rwork_protocol::service::RedactedUrl;
-use rwork_tls::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 
 use crate::options::Role;
 
@@ -135,7 +135,7 @@ fn login(parts: Parts, secure: bool, role: Role) -> Result<Login, String> {
     for (name, value) in &parts.query {
         let options = tls.get_or_insert_with(|| TlsOptions::new(CertReqs::Required));
         if !options.set(name, value)? {
-            return Err(unknown_parameter(name, rwork_tls::parameters()));
+            return Err(unknown_parameter(name, rwork_net::parameters()));
         }
         has_cert_reqs |= name == "ssl_cert_reqs";
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, Value};
+use rwork_net::Monitor;
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pulse::Pulse;
 use super::script::Call;
 use crate::error;
 
@@ -27,39 +27,23 @@ pub(crate) struct Greeting {
     pub(crate) id: i64,
 }
 
-/// What a connection is made of.
-#[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) driver: AbortOnDropHandle<()>,
-    pub(super) url: RedactedUrl,
-    pub(super) greeting: Greeting,
-    pub(super) patience: Duration,
-    pub(super) pulse: Pulse,
-}
-
 /// One connection, never reconnected. Many tasks may use it at once.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    connection: MultiplexedConnection,
+    pub(super) connection: MultiplexedConnection,
     /// Moves the bytes; ends when the connection does.
-    driver: AbortOnDropHandle<()>,
+    pub(super) driver: AbortOnDropHandle<()>,
     /// Set by whoever sees that nothing good can come from here any more.
-    broken: AtomicBool,
+    pub(super) broken: AtomicBool,
     /// The server, for people.
     pub(crate) url: RedactedUrl,
     pub(crate) greeting: Greeting,
     /// How long an answer may take.
-    patience: Duration,
-    pulse: Pulse,
+    pub(super) patience: Duration,
+    pub(super) monitor: Monitor,
 }
 
 impl Wire {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { connection, driver, url, greeting, patience, pulse } = parts;
-        Self { connection, driver, broken: AtomicBool::new(false), url, greeting, patience, pulse }
-    }
-
     /// Sends one command; `act` says what for, as in "failed to `act`".
     ///
     /// # Cancel safety
@@ -82,14 +66,7 @@ impl Wire {
     /// # Cancel safety
     /// As [`Wire::command`].
     pub(crate) async fn script(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
-        let mut answer = self.ask(&call.cmd).await;
-        if answer.as_ref().is_err_and(error::is_unknown_script) {
-            if let Err(failure) = self.ask(&call.script.load()).await {
-                return Err(self.explain(act, failure));
-            }
-            answer = self.ask(&call.cmd).await;
-        }
-        answer.map_err(|failure| self.explain(act, failure))
+        self.taught(act, call, || self.ask(&call.cmd)).await
     }
 
     /// Has the server tell, by a push, when something changes that a command has read which `CLIENT CACHING YES` precedes,
@@ -100,6 +77,23 @@ impl Wire {
         // Rights may be given for one and not for the other.
         pipe.add_command(caching());
         self.pipeline(act, &pipe).await.map(drop)
+    }
+
+    /// Asks, and again after the script was taught where it is not known.
+    async fn taught<F: Future<Output = Result<Value, RedisError>>>(
+        &self,
+        act: &str,
+        call: &Call<'_>,
+        ask: impl Fn() -> F,
+    ) -> Result<Value, Error> {
+        let mut answer = ask().await;
+        if answer.as_ref().is_err_and(error::is_unknown_script) {
+            answer = match self.ask(&call.script.load()).await {
+                Ok(_) => ask().await,
+                Err(failure) => Err(failure),
+            };
+        }
+        answer.map_err(|failure| self.explain(act, failure))
     }
 
     /// Whether the connection is lost: every further call fails.
@@ -124,20 +118,10 @@ impl Wire {
             match timeout(self.patience, &mut answer).await {
                 Ok(answer) => return answer,
                 // A long answer on a slow line.
-                Err(_) if self.has_moved_within(self.patience) => {}
+                Err(_) if self.monitor.has_moved_within(self.patience) => {}
                 Err(_) => return Err(error::silent(self.patience)),
             }
         }
-    }
-
-    /// How long an answer may take.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    /// Whether bytes were moved lately.
-    pub(super) fn has_moved_within(&self, time: Duration) -> bool {
-        self.pulse.age() < time
     }
 
     /// In the words of the traits. A connection that failed in a way that says nothing good about the next answer is cut,

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use rwork_tls::{CertReqs, Secret, TlsOptions};
+use rwork_net::{CertReqs, Secret, TlsOptions};
 
 /// Celery's `broker_transport_options` (for a backend, `result_backend_transport_options`).
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct Transport {
     pub sentinel_kwargs: SentinelOptions,
     /// How long an answer may take before the connection is given up. Default 30 s.
     pub socket_timeout: Option<Duration>,
-    /// How long a connection may take to make, per server. Default 5 s.
+    /// How long a connection may take to make, all servers of a list together. Default 4 s.
     pub socket_connect_timeout: Option<Duration>,
     /// How often to look for messages where the server can't tell of them. Default 100 ms.
     pub polling_interval: Option<Duration>,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// Kind, whole chain and hint, in one line.
-fn shown(error: &Error) -> String {
+pub(crate) fn shown(error: &Error) -> String {
     let kind = match error {
         Error::Unreachable { .. } => "unreachable",
         Error::Refused { .. } => "refused",

@@ -11,6 +11,7 @@
 mod common;
 mod connecting;
 mod counting;
+mod deadline;
 mod examining;
 mod full_memory;
 mod giving_back;

@@ -309,3 +309,19 @@ async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(crate::common::HANG));
     client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
+
+/// A server that is paused for a fail-over greets a new connection, though it runs nothing that may write.
+#[tokio::test]
+async fn a_server_that_is_paused_for_writes_loses_no_connection() {
+    let server = Server::start();
+    let mut options = Options::parse(&server.url(), Role::Backend).unwrap();
+    // After a sixth of it there is a suspicion.
+    options.transport.set("socket_timeout", "6").unwrap();
+    let redis = Redis::connect(options).await.unwrap();
+    let mut admin = server.admin().await;
+    redis::cmd("CLIENT").arg(&["PAUSE", "4000", "WRITE"]).exec_async(&mut admin).await.unwrap();
+    assert_eq!(
+        within("the end of the pause", redis.store(vec![success()])).await.unwrap(),
+        [Stored::Written]
+    );
+}

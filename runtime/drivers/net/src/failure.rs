@@ -52,3 +52,9 @@ impl From<Failure> for Error {
         }
     }
 }
+
+/// An error and everything below it, in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let below = std::iter::successors(error.source(), |error| error.source());
+    below.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use tokio_util::compat::Compat;
 
-use super::stream::Cuttable;
+use rwork_net::MonitoredStream;
 
 /// tokio's runtime with our own streams.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Compat<Cuttable>;
+    type TcpStream = Compat<MonitoredStream>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(

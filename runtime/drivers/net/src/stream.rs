@@ -1,33 +1,54 @@
-//! The bytes of a connection, with three things the client library does not offer: ending it from outside, knowing that it
-//! has ended, and its first bytes, which tell whom we have reached.
+//! The bytes of a connection, with what client libraries do not offer: ending it from outside, knowing that it has ended and
+//! by which TLS alert, its first bytes, which tell whom we have reached, and when it last moved any.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 /// Enough to tell TLS, AMQP and anything else apart, and for all that a server says of itself at first: about 500 bytes.
 const FIRST_BYTES: usize = 4096;
 /// Read at a time when nothing can be written any more. What counts is how it ends.
 const LAST_WORDS: usize = 512;
+/// Commands are smaller: they fit the kernel's buffers, whether or not anybody takes them at the other end. Only a stream
+/// of larger pieces proves that somebody does.
+const WRITE_BYTES_TELLING: usize = 16 << 10;
 
 /// Anything that bytes go through.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Transport for S {}
 
 /// Knows and ends a stream. Cloning shares it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Cutter {
+#[derive(Clone, Debug)]
+pub struct Monitor {
     /// Cancelled by whoever wants the stream to end.
     cut: CancellationToken,
     /// Cancelled by the stream's end.
     lost: CancellationToken,
     /// Written by the stream.
     seen: Arc<Mutex<Seen>>,
+    since: Instant,
+    /// When bytes last moved, in milliseconds after `since`; written by the stream.
+    moved_ms: Arc<AtomicU64>,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self {
+            cut: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            seen: Arc::default(),
+            since: Instant::now(),
+            moved_ms: Arc::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -36,30 +57,36 @@ struct Seen {
     alert: Option<AlertDescription>,
 }
 
-impl Cutter {
-    /// Ends the stream.
-    pub(super) fn cut(&self) {
-        self.cut.cancel();
-    }
-
-    /// Ends the stream when this is dropped, unless it is disarmed: the library reads on for ever otherwise.
-    pub(super) fn cut_on_drop(self) -> CutOnDrop {
-        CutOnDrop(Some(self))
+impl Monitor {
+    /// Ends the stream when this is dropped, unless it is disarmed: a client library may read on for ever otherwise.
+    pub fn cut_on_drop(&self) -> DropGuard {
+        self.cut.clone().drop_guard()
     }
 
     /// Cancelled when nobody uses the stream any more.
-    pub(super) fn lost(&self) -> &CancellationToken {
+    pub fn lost(&self) -> &CancellationToken {
         &self.lost
     }
 
     /// The first bytes that came. They are not kept.
-    pub(super) fn take_first(&self) -> Vec<u8> {
+    pub fn take_first(&self) -> Vec<u8> {
         self.with(|seen| std::mem::take(&mut seen.first))
     }
 
     /// The TLS alert that ended it.
-    pub(super) fn alert(&self) -> Option<AlertDescription> {
+    pub fn alert(&self) -> Option<AlertDescription> {
         self.with(|seen| seen.alert)
+    }
+
+    /// Tells whether bytes have moved within this time.
+    pub fn has_moved_within(&self, time: Duration) -> bool {
+        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(moved) < time
+    }
+
+    fn moved(&self) {
+        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(now, Ordering::Relaxed);
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Seen) -> T) -> T {
@@ -67,29 +94,10 @@ impl Cutter {
     }
 }
 
-/// Ends a stream that was given up.
-#[derive(Debug)]
-pub(super) struct CutOnDrop(Option<Cutter>);
-
-impl CutOnDrop {
-    /// The stream is wanted.
-    pub(super) fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if let Some(cutter) = &self.0 {
-            cutter.cut();
-        }
-    }
-}
-
-/// A stream that can be cut.
-pub(super) struct Cuttable {
+/// A stream with a monitor.
+pub struct MonitoredStream {
     stream: Box<dyn Transport>,
-    cutter: Cutter,
+    monitor: Monitor,
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How many of the first bytes are still to be seen.
     unseen: usize,
@@ -97,16 +105,17 @@ pub(super) struct Cuttable {
     unwritten: Option<io::Error>,
 }
 
-impl Cuttable {
-    pub(super) fn new(stream: Box<dyn Transport>, cutter: Cutter) -> Self {
-        let is_cut = Box::pin(cutter.cut.clone().cancelled_owned());
-        Self { stream, cutter, is_cut, unseen: FIRST_BYTES, unwritten: None }
+impl MonitoredStream {
+    /// Watches a stream.
+    pub fn new(stream: Box<dyn Transport>, monitor: Monitor) -> Self {
+        let is_cut = Box::pin(monitor.cut.clone().cancelled_owned());
+        Self { stream, monitor, is_cut, unseen: FIRST_BYTES, unwritten: None }
     }
 
     fn look(&mut self, came: &[u8]) {
         let new = came.get(..self.unseen.min(came.len())).unwrap_or_default();
         self.unseen -= new.len();
-        self.cutter.with(|seen| seen.first.extend_from_slice(new));
+        self.monitor.with(|seen| seen.first.extend_from_slice(new));
     }
 
     /// Whoever hangs up while we write has said why before, in a TLS alert that nobody would read after a failed write. So
@@ -141,7 +150,12 @@ impl Cuttable {
         let error = match self.unwritten.take() {
             Some(error) => error,
             None => match ready!(write(Pin::new(&mut self.stream), cx)) {
-                Ok(count) => return Poll::Ready(Ok(count)),
+                Ok(count) => {
+                    if count >= WRITE_BYTES_TELLING {
+                        self.monitor.moved();
+                    }
+                    return Poll::Ready(Ok(count));
+                }
                 Err(error) => error,
             },
         };
@@ -154,11 +168,17 @@ impl Cuttable {
             _ => return,
         };
         // The first one tells why.
-        self.cutter.with(|seen| seen.alert.get_or_insert(alert).to_owned());
+        self.monitor.with(|seen| seen.alert.get_or_insert(alert).to_owned());
     }
 }
 
-impl AsyncRead for Cuttable {
+impl std::fmt::Debug for MonitoredStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MonitoredStream").field("monitor", &self.monitor).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for MonitoredStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -170,15 +190,19 @@ impl AsyncRead for Cuttable {
         let before = into.filled().len();
         let done = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
         match &done {
-            Ok(()) if self.unseen > 0 => self.look(into.filled().get(before..).unwrap_or_default()),
-            Ok(()) => {}
+            Ok(()) => {
+                self.monitor.moved();
+                if self.unseen > 0 {
+                    self.look(into.filled().get(before..).unwrap_or_default());
+                }
+            }
             Err(error) => self.hurt(error),
         }
         Poll::Ready(done)
     }
 }
 
-impl AsyncWrite for Cuttable {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_written(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
@@ -204,8 +228,8 @@ impl AsyncWrite for Cuttable {
     }
 }
 
-impl Drop for Cuttable {
+impl Drop for MonitoredStream {
     fn drop(&mut self) {
-        self.cutter.lost.cancel();
+        self.monitor.lost.cancel();
     }
 }

@@ -1,112 +1,101 @@
 //! Where to connect to and how: what every connection of one handle shares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::PushInfo;
+use rwork_net::{Deadline, Failure, ServerList};
 use rwork_protocol::service::{Error, RedactedUrl};
-use rwork_tls::Failure;
 
-use super::connect::{Door, enter};
+use super::connect::connect;
 use super::sentinel::Sentinels;
 use super::wire::Wire;
 use crate::error::REPLICA_HINT;
 use crate::options::Options;
 use crate::url::{Endpoint, Servers};
 
-/// A server that is there answers within milliseconds; one on the other side of the world within a second.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that is there answers within milliseconds; one on the other side of the world within a second. Whoever waits is
+/// told within five, by us.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// The longest script and the longest fork of a large server stay below; a paused server is told by it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CLIENT_NAME: &str = "rwork";
 
-/// Whoever is told what a server says unasked. Must not block.
+/// Callback for RESP3 push messages. Must not block.
 pub(crate) type Pushes = Arc<dyn Fn(PushInfo) + Send + Sync>;
+
+/// How to connect to any server of a target.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectOptions {
+    /// For the whole list, sentinels included.
+    timeout: Duration,
+    pub(super) answer_timeout: Duration,
+    pub(super) client_name: String,
+}
 
 /// The servers of a URL.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct Target {
     /// All of them, for people.
     pub(crate) url: RedactedUrl,
-    whom: Whom,
-    door: Door,
+    servers: Named,
+    options: ConnectOptions,
 }
 
 #[derive(Debug)]
-enum Whom {
-    /// The servers, and which of them is tried first: the one that worked last.
-    Direct(Vec<Endpoint>, AtomicUsize),
-    Sentinel(Sentinels),
+enum Named {
+    Direct(ServerList<Endpoint>),
+    BySentinels(Sentinels),
 }
 
-impl Site {
+impl Target {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
         let url = options.redacted();
         let transport = &options.transport;
-        let door = Door {
-            connect_timeout: transport.socket_connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-            answer_timeout: transport.socket_timeout.unwrap_or(ANSWER_TIMEOUT),
-            client_name: transport.client_name.clone().unwrap_or_else(|| CLIENT_NAME.to_owned()),
-        };
-        let whom = match options.servers()? {
+        let servers = match options.servers()? {
             Servers::Direct(endpoints) => {
                 endpoints.iter().for_each(warn_of_trust);
-                Whom::Direct(endpoints, AtomicUsize::new(0))
+                Named::Direct(ServerList::new(url.clone(), endpoints, Endpoint::url))
             }
             Servers::Sentinel(addresses, login) => {
                 let name = transport.master_name.clone().ok_or_else(|| Error::Url {
                     url: url.clone(),
                     expected: "the transport option `master_name` with `sentinel://`".to_owned(),
                 })?;
-                Whom::Sentinel(Sentinels::new(
-                    addresses,
-                    name,
-                    &transport.sentinel_kwargs,
-                    login,
-                    url.clone(),
-                ))
+                let options = &transport.sentinel_kwargs;
+                Named::BySentinels(Sentinels::new(addresses, name, options, login, url.clone()))
             }
         };
-        Ok(Self { url, whom, door })
+        let options = ConnectOptions {
+            timeout: transport.socket_connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            answer_timeout: transport.socket_timeout.unwrap_or(ANSWER_TIMEOUT),
+            client_name: transport.client_name.clone().unwrap_or_else(|| CLIENT_NAME.to_owned()),
+        };
+        Ok(Self { url, servers, options })
     }
 
     /// How long a connection may take to make.
     pub(crate) fn dial_deadline(&self) -> Duration {
-        self.door.connect_timeout
+        self.options.timeout
     }
 
     /// Makes a connection to the first server that lets us in and is a master.
     pub(crate) async fn connect(&self, pushes: Option<Pushes>) -> Result<Wire, Failure> {
-        match &self.whom {
-            Whom::Direct(endpoints, first) => self.any(endpoints, first, pushes).await,
-            Whom::Sentinel(sentinels) => {
-                let master = sentinels.master(&self.door).await?;
-                enter(&master, &self.door, pushes).await.and_then(|wire| mastered(wire, sentinels))
+        let deadline = Deadline::after(self.dial_deadline());
+        match &self.servers {
+            Named::Direct(servers) => {
+                let attempt = |endpoint: Endpoint, deadline| {
+                    let pushes = pushes.clone();
+                    async move { connect(&endpoint, &self.options, pushes, deadline).await.and_then(writable) }
+                };
+                servers.connect(deadline, attempt).await
+            }
+            Named::BySentinels(sentinels) => {
+                let master = sentinels.master(&self.options, deadline).await?;
+                let wire = connect(&master, &self.options, pushes, deadline.rest()).await?;
+                mastered(wire, sentinels)
             }
         }
-    }
-
-    /// Each server once, beginning with the one that worked last. Of several failures the one that somebody must mend is
-    /// told, or else the first.
-    async fn any(
-        &self,
-        endpoints: &[Endpoint],
-        first: &AtomicUsize,
-        pushes: Option<Pushes>,
-    ) -> Result<Wire, Failure> {
-        let begin = first.load(Ordering::Relaxed);
-        let mut told: Option<Failure> = None;
-        for (place, endpoint) in endpoints.iter().enumerate().cycle().skip(begin).take(endpoints.len()) {
-            match enter(endpoint, &self.door, pushes.clone()).await.and_then(writable) {
-                Ok(wire) => {
-                    first.store(place, Ordering::Relaxed);
-                    return Ok(wire);
-                }
-                Err(failure) => told = Some(Failure::or_worse(told, failure)),
-            }
-        }
-        Err(told.unwrap_or_else(|| Failure::unreachable(&self.url, "no server is named", "")))
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{CertReqs, Failure, TlsOptions};
 /// How a kind of server calls what the hints speak of.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
+    /// The kind of server: `Redis`.
+    pub name: &'static str,
     /// The scheme of plain connections: `redis://`.
     pub plain: &'static str,
     /// Where TLS would be: "the server's `tls-port`".
