@@ -54,7 +54,7 @@ bench: wasm-target servers ## measure, rwork alone and beside its peers; prints 
 	$(CARGO) build --locked --release --workspace --bin rwork
 	target/release/rwork build --locked --out-dir target/bench tests/fixtures/noop tests/fixtures/hostile
 	target/release/rwork bench --plugins target/bench --task noop.noop --spin hostile.spin --polite hostile.polite --json-file bench.json
-	$(CARGO) build --locked --release --manifest-path tests/peers/celery-rs/Cargo.toml --target-dir target/peers
+	$(CARGO) build --locked --release --workspace --manifest-path tests/peers/celery-rs/Cargo.toml --target-dir target/peers
 	$(CARGO) bench --locked --workspace --bench peers -- --json-file $(CURDIR)/bench.json
 
 chaos: plugins servers ## the long failure runs: kills, outages, delays, hot reloads, a full disk, simulation with many seeds

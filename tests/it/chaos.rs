@@ -4,6 +4,9 @@
 //! `RWORK_CHAOS=full` for the long form, `RWORK_SEED=N` to choose the same victims at the same points again.
 
 mod crew;
+mod embedded;
+mod failover;
+mod faults;
 mod rabbitmq;
 mod redis;
 

@@ -12,6 +12,7 @@ mod chaos;
 mod cli;
 mod conformance;
 mod delayed;
+mod delivery;
 mod disk_full;
 mod docs;
 mod histories;

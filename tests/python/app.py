@@ -138,6 +138,20 @@ def build(config):
         note("end", number, self.request.hostname)
         return number
 
+    @task(name="history.retry", bind=True, acks_late=True, max_retries=None)
+    def retry_run(self, number, spins):
+        note("start", number + self.request.retries, self.request.hostname)
+        for _ in range(spins // 100):
+            pass
+        note("end", number + self.request.retries, self.request.hostname)
+        if self.request.retries == 0:
+            raise self.retry(countdown=0)
+        return number
+
+    @task(name="wire.big")
+    def big(size):
+        return "x" * size
+
     @task(name="wire.soft", bind=True)
     def soft(self, catch):
         try:

@@ -1,8 +1,8 @@
 //! One suite per trait, for every driver: each calls it in one line, and what brokers do differently is read from their
 //! `Capabilities`.
 //!
-//! A case gets a place of its own (a file, a key prefix, a virtual host). It waits for events: a lease's end is seen by
-//! the redelivery that follows it, never by sleeping.
+//! A case gets a place of its own (a file, a key prefix, a virtual host). It waits for events: a consumer's death is seen
+//! by the redelivery that follows it, never by sleeping.
 
 pub mod backend;
 pub mod broker;
@@ -18,9 +18,19 @@ pub struct Place {
     pub name: &'static str,
     /// The lease to be used by a broker that has leases.
     pub lease: Duration,
+    /// Port on loopback to be used instead of the server's own: a proxy's.
+    pub port: Option<u16>,
 }
 
-/// A case that hangs fails with its name instead of stopping the run. No case needs more than a second.
+impl Place {
+    /// A place with a lease too long to end in a case.
+    pub fn new(name: &'static str) -> Self {
+        const LONG: Duration = Duration::from_secs(10);
+        Self { name, lease: LONG, port: None }
+    }
+}
+
+/// A case that hangs fails with its name instead of stopping the run. No case needs more than a few seconds.
 const HANG: Duration = Duration::from_secs(60);
 
 async fn case(name: &str, run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -28,8 +28,12 @@ pub struct History {
     pub accepted: BTreeMap<u64, TaskId>,
     /// What the tasks wrote down, in order.
     pub lines: Vec<Line>,
+    /// Numbers that another number leads to: a chain's step follows the one before, a retry the attempt before.
+    pub follows: BTreeMap<u64, u64>,
     /// When which worker was killed.
     pub kills: Vec<Kill>,
+    /// When which worker stood still for longer than a lease, where others take that for a death.
+    pub stops: Vec<Stop>,
     /// Which worker was handed which message, in the order of each worker's log.
     pub receipts: Vec<Receipt>,
     /// The records of ready states.
@@ -51,6 +55,9 @@ pub struct Beside {
     pub outages: Vec<Outage>,
     /// Nodes that are Celery's.
     pub celery: BTreeSet<String>,
+    /// What any worker held when the server was away may run again: the server takes back what a lost connection held.
+    /// Elsewhere that excuses Celery's workers alone.
+    pub held_by_connections: bool,
     /// What a worker of Celery's took out of its list without noting it anywhere, and was killed: proved by the
     /// [`ledger`].
     pub dropped_by_kombu: BTreeSet<u64>,
@@ -103,6 +110,17 @@ pub struct Kill {
     pub at: Timestamp,
 }
 
+/// A worker that stood still for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Its node name.
+    pub node: String,
+    /// Just before it was stopped.
+    pub from: Timestamp,
+    /// Just after it went on.
+    pub to: Timestamp,
+}
+
 /// One message handed to one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -120,6 +138,12 @@ impl History {
     /// The node's kill, if it was killed.
     fn kill(&self, node: &str) -> Option<&Kill> {
         self.kills.iter().find(|kill| kill.node == node)
+    }
+
+    /// Whether the node stood still at some time between these two.
+    fn stood_still(&self, node: &str, from: Timestamp, to: Timestamp) -> bool {
+        let meets = |stop: &Stop| Outage { from: stop.from, to: stop.to }.meets(from, to);
+        self.stops.iter().any(|stop| stop.node == node && meets(stop))
     }
 
     /// Whether the node is one of Celery's.

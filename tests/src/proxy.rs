@@ -1,4 +1,13 @@
-//! A place before a server that can be shut, or fall silent: what a broken network looks like from a worker.
+//! A place before a server that can be shut, fall silent, stand still, or cut one connection at a chosen point: what a
+//! broken network looks like from a worker.
+//!
+//! Owns the listener and its connections. [`fault`] says which request or answer is met, [`pipe`] carries the bytes of one
+//! connection and does what was said, [`wire`] finds where requests and answers end.
+
+mod fault;
+mod gate;
+mod pipe;
+mod wire;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,6 +17,10 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 
 use crate::child::free_listener;
+
+use fault::Faults;
+pub use fault::{Cut, Fault, Met};
+use gate::Gate;
 
 /// What becomes of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +38,9 @@ pub enum Mode {
 pub struct Proxy {
     port: u16,
     state: Arc<Mutex<State>>,
+    faults: Faults,
+    /// Shut while nothing is handed on.
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -54,7 +70,7 @@ impl Proxy {
             generation: 0,
             listener: None,
         }));
-        let proxy = Self { port, state };
+        let proxy = Self { port, state, faults: Faults::default(), gate: Arc::new(Gate::open()) };
         proxy.listen(listener, 0);
         Ok(proxy)
     }
@@ -70,10 +86,7 @@ impl Proxy {
     /// When the port was taken by somebody else while it was shut; when it can't be shut.
     pub fn set(&self, mode: Mode) -> anyhow::Result<()> {
         let was = std::mem::replace(&mut self.state().mode, mode);
-        for stream in self.state().open.drain(..) {
-            // One whose other side is gone already is what was wanted.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.cut_all();
         if mode == Mode::Shut && was != Mode::Shut {
             self.state().generation += 1;
             // The listener looks at its generation when somebody comes, and leaves.
@@ -91,15 +104,46 @@ impl Proxy {
         Ok(())
     }
 
+    /// Cuts every connection that is open, once. Returns how many ends there were.
+    pub fn cut_all(&self) -> usize {
+        let open = std::mem::take(&mut self.state().open);
+        for stream in &open {
+            // One whose other side is gone already is what was wanted.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        open.len()
+    }
+
+    /// Sends later connections to the server on another port; those that are open stay.
+    pub fn lead_to(&self, server: u16) {
+        self.state().server = server;
+    }
+
+    /// Hands nothing on, in either direction, until [`Proxy::thaw`]. Connections stay open.
+    pub fn freeze(&self) {
+        self.gate.shut();
+    }
+
+    /// Hands on again, what came meanwhile first.
+    pub fn thaw(&self) {
+        self.gate.let_pass();
+    }
+
+    /// Cuts or holds one request or answer, once.
+    pub fn on(&self, fault: Fault) -> Met {
+        self.faults.expect(fault)
+    }
+
     fn listen(&self, listener: TcpListener, generation: u64) {
         let state = Arc::clone(&self.state);
+        let (faults, gate) = (self.faults.clone(), Arc::clone(&self.gate));
         let thread = std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if lock(&state).generation != generation {
                     return;
                 }
                 // One that fails is refused by being dropped.
-                let _ = take(&state, client);
+                let _ = take(&state, client, &faults, &gate);
             }
         });
         self.state().listener = Some(thread);
@@ -110,11 +154,11 @@ impl Proxy {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn take(state: &Arc<Mutex<State>>, client: TcpStream) -> io::Result<()> {
+fn take(state: &Mutex<State>, client: TcpStream, faults: &Faults, gate: &Arc<Gate>) -> io::Result<()> {
     let mut state = lock(state);
     if state.mode == Mode::Shut {
         return Ok(());
@@ -127,53 +171,8 @@ fn take(state: &Arc<Mutex<State>>, client: TcpStream) -> io::Result<()> {
     state.open.push(server.try_clone()?);
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (from_client, to_server) = (client.try_clone()?, server.try_clone()?);
-    hand_on(from_client, to_server);
-    hand_on(server, client);
-    Ok(())
-}
-
-/// Until either end is closed; then the other one is, too.
-fn hand_on(mut from: TcpStream, mut to: TcpStream) {
-    std::thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
-    });
+    pipe::join(client, server, faults.clone(), Arc::clone(gate))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-
-    use super::*;
-
-    #[test]
-    fn what_comes_is_handed_on_refused_or_left_alone() {
-        let echo = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let proxy = Proxy::before(echo.local_addr().unwrap().port()).unwrap();
-        std::thread::spawn(move || {
-            for mut client in echo.incoming().map_while(Result::ok) {
-                let mut word = [0; 2];
-                while client.read_exact(&mut word).is_ok() && client.write_all(&word).is_ok() {}
-            }
-        });
-        let connect = || TcpStream::connect(("127.0.0.1", proxy.port()));
-        let mut word = [0; 2];
-        let mut open = connect().unwrap();
-        open.write_all(b"hi").unwrap();
-        open.read_exact(&mut word).unwrap();
-        assert_eq!(&word, b"hi");
-        proxy.set(Mode::Silent).unwrap();
-        assert_eq!(open.read(&mut word).unwrap_or(0), 0, "what was open is closed");
-        let mut silent = connect().unwrap();
-        silent.write_all(b"hi").unwrap();
-        proxy.set(Mode::Shut).unwrap();
-        assert_eq!(silent.read(&mut word).unwrap_or(0), 0, "nobody had answered");
-        proxy.set(Mode::Open).unwrap();
-        let mut again = connect().unwrap();
-        again.write_all(b"ho").unwrap();
-        again.read_exact(&mut word).unwrap();
-        assert_eq!(&word, b"ho");
-    }
-}
+mod tests;

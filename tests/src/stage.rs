@@ -16,10 +16,12 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::binary::rwork;
 use crate::celery::{Client, Pool, PythonWorker};
 use crate::guests::{guest, target_directory};
 use crate::journal::{Entry, Journal};
 use crate::process::{WorkerProcess, is_full_run};
+use crate::proxy::Proxy;
 use crate::python::{Raised, Version};
 use crate::redis::RedisServer;
 
@@ -31,7 +33,7 @@ const QUEUE: &str = "celery";
 /// Longer than any test here takes on a busy machine; only a hang meets it.
 const HANG: Duration = Duration::from_secs(120);
 /// The same for the long runs, with a hundred times the tasks.
-const HANG_OF_FULL_RUN: Duration = Duration::from_secs(1800);
+const HANG_OF_FULL_RUN: Duration = Duration::from_secs(3600);
 /// How many lines of the workers' logs are shown when a test fails.
 const LAST_WORDS: usize = 60;
 
@@ -184,6 +186,22 @@ impl Stage {
     /// When it ends before; its log is in the error.
     pub async fn worker(&self, node: &str, arguments: &[&str]) -> anyhow::Result<WorkerProcess> {
         let arguments = [&["--broker", &self.broker, "--backend", &self.backend], arguments].concat();
+        WorkerProcess::start_in(self.directory.path(), node, &arguments, &self.journal).await
+    }
+
+    /// The same with a proxy between it and the Redis server, which is the stage's own.
+    ///
+    /// # Errors
+    /// As [`Stage::worker`].
+    pub async fn worker_through(
+        &self,
+        proxy: &Proxy,
+        node: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<WorkerProcess> {
+        let (from, to) = (format!(":{}/", self.server().port()), format!(":{}/", proxy.port()));
+        let (broker, backend) = (self.broker.replace(&from, &to), self.backend.replace(&from, &to));
+        let arguments = [&["--broker", &broker, "--backend", &backend], arguments].concat();
         WorkerProcess::start_in(self.directory.path(), node, &arguments, &self.journal).await
     }
 
@@ -343,6 +361,12 @@ impl Stage {
         Ok(self.log()?.iter().filter(|(word, of, _)| word == "start" && *of == number).count())
     }
 
+    /// How often rwork workers have started this task so far, by their logs.
+    pub fn begun(&self, id: &str) -> usize {
+        let is_start = |entry: &Entry| entry.says("task started") && entry.field("task_id") == Some(id);
+        self.journal.so_far().iter().filter(|entry| is_start(entry)).count()
+    }
+
     /// Runs a command of the `rwork` binary on this broker and backend, and returns what it printed.
     ///
     /// # Errors
@@ -418,6 +442,8 @@ pub async fn unless_it_hangs<T>(
         let last = entries.len().saturating_sub(LAST_WORDS);
         entries.iter().skip(last).map(Entry::to_string).collect::<Vec<_>>().join("\n")
     };
+    // Building it may take minutes, which are not the test's.
+    rwork();
     let hang = if is_full_run() { HANG_OF_FULL_RUN } else { HANG };
     match tokio::time::timeout(hang, test).await {
         Ok(outcome) => outcome.with_context(|| format!("the rwork workers' last words:\n{}", said())),

@@ -140,10 +140,22 @@ pub(crate) async fn open_backend(config: &Config, broker: &Driver) -> anyhow::Re
 /// Both, once they are open.
 pub(crate) fn together(config: &Config, broker: &Driver, backend: &Driver) -> Services {
     Services {
-        broker: broker.broker(),
+        broker: committing(config, broker, backend),
         backend: backend.backend(),
         broker_url: RedactedUrl::new(Place::broker(config).url),
         backend_url: RedactedUrl::new(Place::backend(config).url),
+    }
+}
+
+/// The broker, whose commits carry records where results are kept in the same store.
+fn committing(config: &Config, broker: &Driver, backend: &Driver) -> Arc<dyn Broker> {
+    match (broker, backend) {
+        (Driver::Redis(server), Driver::Redis(results)) if server.is_same_server(results) => {
+            Arc::new(server.with_results(results))
+        }
+        (Driver::Embedded(_), Driver::Embedded(_)) if is_one_place(config) => broker.broker(),
+        (Driver::Embedded(embedded), _) => Arc::new(embedded.with_results_elsewhere()),
+        _ => broker.broker(),
     }
 }
 

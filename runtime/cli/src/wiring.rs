@@ -129,6 +129,7 @@ pub(crate) fn worker_config(config: &Config, sandbox: &SandboxConfig) -> anyhow:
     wanted.result_expires = settings.result_expires;
     wanted.result_extended = settings.result_extended;
     wanted.retry_on_startup = settings.broker_connection_retry_on_startup;
+    wanted.bytes_max = settings.worker_bytes_max;
     wanted.deduplicate_successful = settings.worker_deduplicate_successful_tasks;
     wanted.drain_deadline = settings.worker_shutdown_timeout;
     Ok(wanted)

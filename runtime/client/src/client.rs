@@ -178,6 +178,7 @@ impl Client {
 
     async fn publish(&self, batch: Vec<Publish>, queue: &QueueName) -> Result<(), Error> {
         let count = batch.len();
-        self.broker.publish(batch).await.map_err(|source| Error::Send { count, queue: queue.clone(), source })
+        let sent = self.broker.publish_all(batch).await;
+        sent.map_err(|source| Error::Send { count, queue: queue.clone(), source })
     }
 }

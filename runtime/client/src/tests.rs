@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rwork_backend::{ResultBackend, Store};
-use rwork_broker::{Broker, Consume};
+use rwork_broker::{Broker, Consume, Room};
 use rwork_embedded::{Embedded, Options};
 use rwork_protocol::{DecodeLimits, NewTask, QueueName, Record, State, TaskId, TaskName, Timestamp, decode};
 
@@ -43,14 +43,14 @@ impl World {
         let queues = vec![self.queue.clone()];
         let consumer =
             self.store.consume(Consume { queues, name: "w".to_owned(), unsettled_max: 10 }).await.unwrap();
-        let deliveries = consumer.receive(10).await.unwrap();
+        let deliveries = consumer.receive(Room { messages: 10, bytes: usize::MAX }).await.unwrap();
         let read = |delivery: &rwork_broker::Delivery| {
             let message = decode(&delivery.message, &DecodeLimits::default()).unwrap();
             assert_eq!(message.headers.origin.as_deref(), Some("gen1@host"));
             (message.headers.id, String::from_utf8(message.args.to_vec()).unwrap())
         };
         let received = deliveries.iter().map(read).collect();
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
         received
     }
 }

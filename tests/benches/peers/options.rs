@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 pub(crate) const HELP: &str = "\
-Measures rwork beside Celery's prefork and solo pools and the native Rust worker `celery`.
+Measures rwork beside Celery's prefork and solo pools and the native Rust workers `celery` and `celery-rs`.
 `make bench` builds and installs what it needs.
 
 Usage: cargo bench --workspace --bench peers -- [OPTIONS]

@@ -29,8 +29,13 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug)]
 enum Kind {
     Rwork,
-    Celery { pool: Vec<String>, acks: Acks, prefetch: usize },
-    Native,
+    Celery {
+        pool: Vec<String>,
+        acks: Acks,
+        prefetch: usize,
+    },
+    /// By the name of its binary.
+    Native(&'static str),
 }
 
 /// When a message is acknowledged.
@@ -86,17 +91,21 @@ fn celery(name: String, pool: &[&str], acks: Acks) -> Peer {
     Peer { name, stores: true, kind: Kind::Celery { pool, acks, prefetch: PREFETCH } }
 }
 
-/// The crate `celery` 0.5: a native function call for a task, no results, acknowledged before it runs.
-pub(crate) fn native() -> anyhow::Result<Peer> {
-    let binary = native_binary();
-    anyhow::ensure!(binary.is_file(), "{} is missing; `make bench` builds it", binary.display());
-    Ok(Peer { name: "native Rust".into(), stores: false, kind: Kind::Native })
+/// The crate `celery` 0.5 and its maintained fork: a native function call for a task, no results, acknowledged before it
+/// runs.
+pub(crate) fn native() -> anyhow::Result<[Peer; 2]> {
+    let peer = |name: &str, binary| {
+        let path = native_binary(binary);
+        anyhow::ensure!(path.is_file(), "{} is missing; `make bench` builds it", path.display());
+        Ok(Peer { name: format!("native Rust {name}"), stores: false, kind: Kind::Native(binary) })
+    };
+    Ok([peer("`celery` 0.5", "celery-rs-peer")?, peer("`celery-rs` 0.6", "celery-rs-fork-peer")?])
 }
 
 impl Peer {
     /// Whether it is the native Rust worker.
     pub(crate) fn is_native(&self) -> bool {
-        matches!(self.kind, Kind::Native)
+        matches!(self.kind, Kind::Native(_))
     }
 
     /// The command that serves the queue there. It ends with this process at the latest.
@@ -123,8 +132,8 @@ impl Peer {
                 command.env("PEER_PREFETCH_MULTIPLIER", prefetch.to_string());
                 command
             }
-            Kind::Native => {
-                let mut command = child::mortal(native_binary());
+            Kind::Native(binary) => {
+                let mut command = child::mortal(native_binary(binary));
                 // A prefetch of 0 is unlimited. 10, its default, 100 and 1000 are as fast on Redis, within 2 %.
                 command.args([&urls.broker, QUEUE, "0"]);
                 command
@@ -156,6 +165,6 @@ fn python(command: &mut Command, urls: &Urls) {
     command.env("PYTHONPATH", Path::new(SOURCES).join("celery-py")).env("PYTHONDONTWRITEBYTECODE", "1");
 }
 
-fn native_binary() -> std::path::PathBuf {
-    target_directory().join("peers/release/celery-rs-peer")
+fn native_binary(name: &str) -> std::path::PathBuf {
+    target_directory().join("peers/release").join(name)
 }

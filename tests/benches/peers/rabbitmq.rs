@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::process::Signal;
 use rwork_amqp::{Amqp, Options, Role};
 use rwork_backend::ResultBackend;
-use rwork_broker::{Broker, Consume, Disposition, Publish, Route};
+use rwork_broker::{Batch, Broker, Commit, Consume, Disposition, Ending, Publish, Room, Route};
 use rwork_client::Client;
 use rwork_protocol::{Message, QueueName, TaskId};
 use rwork_redis::Redis;
@@ -91,10 +91,16 @@ async fn taken(broker: &Amqp) -> anyhow::Result<Message> {
     let queues = vec![QueueName::new(QUEUE)?];
     let consume = Consume { queues, name: "bench@host".to_owned(), unsettled_max: 1 };
     let consumer = broker.consume(consume).await?;
-    let delivery = consumer.receive(1).await?.pop().context("Celery's client sent nothing")?;
+    let delivery = consumer
+        .receive(Room { messages: 1, bytes: usize::MAX })
+        .await?
+        .pop()
+        .context("Celery's client sent nothing")?;
     let message = delivery.message.clone();
-    consumer.settle(vec![delivery.settle(Disposition::Ack)]).await?;
-    consumer.close().await?;
+    let ending = Ending::Settle(delivery.settle(Disposition::Ack));
+    let commits = vec![Commit { records: Vec::new(), publish: Vec::new(), ending }];
+    consumer.commit(&Batch { number: 1, commits }).await?;
+    consumer.close(&[]).await?;
     Ok(message)
 }
 
@@ -123,7 +129,7 @@ impl Ground for OnRabbit {
                 message: self.template.fill(id),
                 not_before: None,
             };
-            self.producer.publish(part.iter().map(message).collect()).await?;
+            self.producer.publish_all(part.iter().map(message).collect()).await?;
         }
         serving.signal(Signal::CONT)?;
         Ok(ids)
@@ -157,7 +163,8 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
         peers::solo(),
     ];
     let best = trials::best(&ground, candidates, options).await?;
-    let (ours, silent, native) = (peers::rwork(), peers::rwork_without_results(), peers::native()?);
+    let native_peer = trials::best(&ground, peers::native()?, options).await?.peer;
+    let (ours, silent) = (peers::rwork(), peers::rwork_without_results());
     let mut drains = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     let mut own = Vec::new();
     for round in 1..=options.rounds {
@@ -166,7 +173,7 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
             (&ours, options.tasks),
             (&best.peer, best.tasks),
             (&silent, options.tasks),
-            (&native, options.tasks),
+            (&native_peer, options.tasks),
         ];
         ground.answers = Answers::Redis;
         for ((peer, tasks), rates) in work.into_iter().zip(&mut drains) {
@@ -184,7 +191,7 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
     report.add(format!("rabbitmq: {}", best.peer.name), "/s", celery, Bound::None);
     report.add("rabbitmq: rwork to Celery's best", "×", over_celery, Bound::AtLeast(OVER_CELERY));
     report.add("rabbitmq: rwork, fresh sandboxes, no results", "/s", silent, Bound::None);
-    report.add("rabbitmq: native Rust `celery` 0.5, no sandbox, no results", "/s", native, Bound::None);
+    report.add(format!("rabbitmq: {}, no sandbox, no results", native_peer.name), "/s", native, Bound::None);
     report.add("rabbitmq: rwork to the native Rust worker", "×", over_native, Bound::AtLeast(OVER_NATIVE));
     report.add("rabbitmq: round trip by rpc, rwork's client, p50", "ms", p50, Bound::AtMost(TRIP_MS));
     report.add("rabbitmq: round trip by rpc, rwork's client, p99", "ms", p99, Bound::None);

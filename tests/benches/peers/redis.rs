@@ -107,7 +107,8 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
         peers::prefork(2 * cores, Acks::Before),
     ];
     let prefork = trials::best(&ground, candidates, options).await?;
-    let (ours, native, solo) = (peers::rwork(), peers::native()?, peers::solo());
+    let native = trials::best(&ground, peers::native()?, options).await?.peer;
+    let (ours, solo) = (peers::rwork(), peers::solo());
     let mut drains = [Vec::new(), Vec::new(), Vec::new()];
     let mut trips = [Vec::new(), Vec::new(), Vec::new()];
     for round in 1..=options.rounds {
@@ -122,11 +123,11 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
         python.push(trips::by_celery(&ground, &ours, options.trips).await?);
         celery.push(trips::by_celery(&ground, &solo, options.trips).await?);
     }
-    figures(report, &prefork.peer.name, drains, &trips);
+    figures(report, [&prefork.peer.name, &native.name], drains, &trips);
     Ok(())
 }
 
-fn figures(report: &mut Report, prefork: &str, drains: [Vec<f64>; 3], trips: &[Vec<Trips>; 3]) {
+fn figures(report: &mut Report, [prefork, rust]: [&str; 2], drains: [Vec<f64>; 3], trips: &[Vec<Trips>; 3]) {
     let [ours, slow, native] = drains;
     let [own, python, celery] = trips.each_ref().map(|of| trips::p50(of));
     let over = |of: &[f64], by: &[f64]| of.iter().zip(by).map(|(of, by)| of / by).collect::<Vec<_>>();
@@ -135,7 +136,7 @@ fn figures(report: &mut Report, prefork: &str, drains: [Vec<f64>; 3], trips: &[V
     let p99 = trips::p99(&trips[0]);
     report.add("redis: rwork, fresh sandboxes, stored, acked after", "/s", ours, Bound::None);
     report.add(format!("redis: {prefork}"), "/s", slow, Bound::None);
-    report.add("redis: native Rust `celery` 0.5, no sandbox, no results", "/s", native, Bound::None);
+    report.add(format!("redis: {rust}, no sandbox, no results"), "/s", native, Bound::None);
     report.add("redis: rwork to Celery prefork", "×", over_prefork, Bound::AtLeast(OVER_PREFORK));
     report.add("redis: rwork to the native Rust worker", "×", over_native, Bound::AtLeast(OVER_NATIVE));
     report.add("redis: round trip, rwork's client, p50", "ms", own, Bound::AtMost(TRIP_MS));

@@ -1,20 +1,22 @@
-//! Two rwork workers and one of Celery's on one queue of one broker, each killed and started again as told.
+//! Workers of rwork's and of Celery's on one queue of one broker, each killed and started again, or stopped for a while, as
+//! told.
 //!
 //! Owns the site and the processes. It does not know what broker that is, nor when or why somebody is killed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use rustix::process::{Signal, kill_process};
 use rwork_protocol::Timestamp;
 use rwork_tests::celery::{Pool, PythonWorker};
-use rwork_tests::history::Kill;
+use rwork_tests::history::{Kill, Stop};
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{Site, WorkerProcess};
 use rwork_tests::python::Version;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Where they all work.
 #[derive(Debug)]
@@ -64,8 +66,9 @@ impl Ground {
     }
 }
 
+/// Whose worker it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Rwork,
     Celery,
 }
@@ -99,7 +102,8 @@ impl Worker {
         let node = self.node().to_owned();
         let status = match self {
             Self::Rwork(worker) => worker.terminate().await?,
-            Self::Celery(worker) => worker.terminate().await?,
+            // How Celery's takes the end of a server is not the matter here.
+            Self::Celery(worker) => return worker.terminate().await.map(drop),
         };
         anyhow::ensure!(status.success(), "the worker `{node}` left with {status}");
         Ok(())
@@ -113,7 +117,7 @@ struct Place {
     starting: JoinHandle<anyhow::Result<Worker>>,
 }
 
-/// The three.
+/// All of them.
 #[derive(Debug)]
 pub(super) struct Crew {
     ground: Arc<Ground>,
@@ -121,16 +125,32 @@ pub(super) struct Crew {
     started: usize,
     /// Who was killed, when.
     pub(super) kills: Vec<Kill>,
+    /// Who stood still, and when.
+    pub(super) stops: Vec<Stop>,
+    /// Those that are to go on.
+    going_on: JoinSet<()>,
     /// All of Celery's incarnations.
     pub(super) celery: BTreeSet<String>,
 }
 
 impl Crew {
-    /// Starts them and waits until all three consume.
+    /// Starts two of rwork's and one of Celery's, and waits until all three consume.
     pub(super) async fn start(ground: Arc<Ground>) -> anyhow::Result<Self> {
-        let (places, kills, celery) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let mut crew = Self { ground, places, started: 0, kills, celery };
-        for kind in [Kind::Rwork, Kind::Rwork, Kind::Celery] {
+        Self::of(&[Kind::Rwork, Kind::Rwork, Kind::Celery], ground).await
+    }
+
+    /// Starts these and waits until all consume.
+    pub(super) async fn of(kinds: &[Kind], ground: Arc<Ground>) -> anyhow::Result<Self> {
+        let mut crew = Self {
+            ground,
+            places: Vec::new(),
+            started: 0,
+            kills: Vec::new(),
+            stops: Vec::new(),
+            going_on: JoinSet::new(),
+            celery: BTreeSet::new(),
+        };
+        for kind in kinds.iter().copied() {
             let starting = crew.next(kind);
             crew.places.push(Place { kind, starting });
         }
@@ -176,8 +196,34 @@ impl Crew {
         Ok(())
     }
 
+    /// Stops one of rwork's that are up for so long, with SIGSTOP. Returns at once.
+    pub(super) async fn stop_one(&mut self, rng: &mut fastrand::Rng, time: Duration) -> anyhow::Result<()> {
+        let is_ours = |place: &Place| place.kind == Kind::Rwork && place.starting.is_finished();
+        let up: Vec<usize> = (0..self.places.len()).filter(|index| is_ours(&self.places[*index])).collect();
+        let Some(place) = rng.choice(up).map(|index| &mut self.places[index]) else { return Ok(()) };
+        let worker = (&mut place.starting).await??;
+        if let Worker::Rwork(rwork) = &worker {
+            let (pid, from) = (rwork.pid()?, Timestamp::from_system(SystemTime::now()));
+            kill_process(pid, Signal::STOP)?;
+            self.stops.push(Stop { node: rwork.node().to_owned(), from, to: from.plus(time) });
+            self.going_on.spawn(async move {
+                tokio::time::sleep(time).await;
+                // It may have been killed meanwhile.
+                let _ = kill_process(pid, Signal::CONT);
+            });
+        }
+        place.starting = tokio::spawn(async move { Ok(worker) });
+        Ok(())
+    }
+
+    /// Waits until nobody stands still.
+    pub(super) async fn all_go_on(&mut self) {
+        while self.going_on.join_next().await.is_some() {}
+    }
+
     /// Ends them as a person would.
     pub(super) async fn end(&mut self) -> anyhow::Result<()> {
+        self.all_go_on().await;
         for place in self.places.drain(..) {
             place.starting.await??.terminate().await?;
         }

@@ -131,7 +131,8 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
     let log = ground.site.history_log();
     let mut history = History::gather(producer, &log, kills, journal, &broker, &backend).await?;
     let closed = place.cuts.len();
-    history.beside = Some(Beside { outages: place.cuts, celery, ..Beside::default() });
+    history.beside =
+        Some(Beside { outages: place.cuts, celery, held_by_connections: true, ..Beside::default() });
     let verdict = judge(&history);
     say(format_args!(
         "chaos on RabbitMQ, {kind} queues: {killed} kills, {closed} other cuts, in {took:.1} s\n{verdict}"

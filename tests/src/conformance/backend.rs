@@ -19,7 +19,7 @@ pub async fn suite(connect: impl AsyncFn(Place) -> Result<Arc<dyn ResultBackend>
     macro_rules! cases {
         ($($name:ident in $place:literal),* $(,)?) => {
             $(
-                let place = Place { name: $place, lease: Duration::from_secs(10) };
+                let place = Place::new($place);
                 // Two connections, as the worker and the caller have.
                 let (worker, caller) = (connect(place.clone()).await?, connect(place).await?);
                 case(stringify!($name), $name(&*worker, &*caller)).await?;

@@ -27,10 +27,10 @@ impl History {
         broker: &dyn Broker,
         backend: &dyn ResultBackend,
     ) -> anyhow::Result<Self> {
-        let (accepted, unsure) = (producer.accepted, producer.unsure);
+        let (accepted, unsure, follows) = (producer.accepted, producer.unsure, producer.follows);
         let numbers: HashMap<TaskId, u64> =
             accepted.iter().map(|(number, id)| (id.clone(), *number)).collect();
-        let mut history = Self { accepted, unsure, kills, ..Self::default() };
+        let mut history = Self { accepted, unsure, follows, kills, ..Self::default() };
         history.lines = lines(log)?;
         history.receipts = journal.so_far().iter().filter_map(|entry| receipt(entry, &numbers)).collect();
         history.add_records(backend).await?;

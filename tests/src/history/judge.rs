@@ -1,16 +1,17 @@
 //! The checker: what a history must not contain, and what it shows.
 
+mod excuses;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rwork_protocol::{State, Timestamp};
+use rwork_protocol::State;
 
-use super::{History, Line, Receipt, Word};
-
-/// How long a result may be stored, in milliseconds, before its message must be acknowledged, where these are two steps:
-/// many times what it takes on a busy machine, and short beside a lease.
-const ACK_MS: i64 = 3_000;
+use super::{History, Line, Receipt};
+use excuses::explain;
+#[cfg(test)]
+use excuses::ACK_MS;
 
 /// Something that must not have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Fault {
     NeverRan(u64),
     /// It began more than once, and not only because its worker was killed.
     RanTwice(u64, String),
+    /// A chain's step, or a retry, began more than once, and not only because its worker was killed.
+    Doubled(u64, String),
     /// Messages are left in the queue.
     Left(u64),
 }
@@ -40,6 +43,8 @@ pub struct Verdict {
     pub ran_again: usize,
     /// Of these, the ones that had reached their end before the kill, but not their stored result.
     pub ended_unstored: usize,
+    /// Tasks that a worker of Celery's has ended by losing its own connection, and what would have followed them.
+    pub celerys_own: usize,
     /// Tasks that began again after a kill between their stored result and its ack.
     pub stored_unacked: usize,
     /// Lost by a worker of Celery's, as the server's account proves.
@@ -84,6 +89,8 @@ impl Verdict {
             let record = history.records.get(number);
             if let Some(reason) = history.dead.get(number) {
                 self.faults.push(Fault::Ended(*number, format!("dead letter: {reason}")));
+            } else if history.is_celerys_own(*number) {
+                self.celerys_own += 1;
             } else if let Some(record) = record {
                 if record.status != State::Success || record.result != number.to_string().as_bytes() {
                     let result = String::from_utf8_lossy(&record.result);
@@ -91,7 +98,7 @@ impl Verdict {
                 } else if !starts.contains_key(number) {
                     self.faults.push(Fault::NeverRan(*number));
                 }
-            } else if history.beside.as_ref().is_some_and(|beside| beside.dropped_by_kombu.contains(number)) {
+            } else if history.is_dropped_by_kombu(*number) {
                 self.dropped_by_kombu += 1;
             } else {
                 self.faults.push(Fault::Lost(*number));
@@ -101,14 +108,14 @@ impl Verdict {
 
     fn judge_starts(&mut self, history: &History, starts: &Starts<'_>) {
         for (number, starts) in starts {
-            if !history.accepted.contains_key(number) && !history.unsure.contains(number) {
+            if !history.is_known(*number) {
                 self.faults.push(Fault::Phantom(*number));
             }
             for pair in starts.windows(2) {
                 if let [first, second] = pair
                     && let Err(why) = explain(history, first, second)
                 {
-                    self.faults.push(Fault::RanTwice(*number, why));
+                    self.faults.push(history.twice(*number, why));
                 }
             }
             let [earlier @ .., last] = starts.as_slice() else { continue };
@@ -126,7 +133,7 @@ impl Verdict {
                     continue;
                 }
                 let why = format!("`{}` ran it although its result was stored", last.node);
-                self.faults.push(Fault::RanTwice(*number, why));
+                self.faults.push(history.twice(*number, why));
             }
         }
     }
@@ -166,63 +173,6 @@ impl Verdict {
     }
 }
 
-/// Whether the first of two starts was cut short by a kill, and the second came after it.
-fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
-    if history.was_away(first.at, second.at) {
-        return Ok(());
-    }
-    let kill = history
-        .kill(&first.node)
-        .ok_or_else(|| format!("`{}`, which ran it first, was not killed", first.node))?;
-    if kill.at.as_millis() < first.at.as_millis() {
-        return Err(format!("`{}` ran it after it was killed", first.node));
-    }
-    if second.at.as_millis() < kill.at.as_millis() {
-        return Err(format!("`{}` ran it while `{}` still lived", second.node, first.node));
-    }
-    Ok(())
-}
-
-impl History {
-    fn ended(&self, number: u64, node: &str) -> bool {
-        self.lines.iter().any(|line| line.word == Word::End && line.number == number && line.node == node)
-    }
-
-    /// Whether the server was away at some time between these two.
-    fn was_away(&self, from: Timestamp, to: Timestamp) -> bool {
-        self.beside.iter().flat_map(|beside| &beside.outages).any(|outage| outage.meets(from, to))
-    }
-
-    /// Whether a kill came between the stored result of the first start and its ack, so that there was a second one. Never
-    /// where a result and its ack are one step.
-    fn was_unacked(&self, stored: Timestamp, first: &Line, second: &Line) -> bool {
-        if self.beside.is_none() {
-            return false;
-        }
-        let until = Timestamp::from_millis((stored.as_millis() + ACK_MS).min(second.at.as_millis()));
-        let within = stored.as_millis()..=until.as_millis();
-        self.kill(&first.node).is_some_and(|kill| within.contains(&kill.at.as_millis()))
-            || self.was_away(stored, until)
-    }
-
-    /// What Celery's workers were handed, as far as it began: they run one message at a time.
-    fn receipts_of_celery(&self) -> impl Iterator<Item = Receipt> {
-        let starts = self.lines.iter().filter(|line| line.word == Word::Start && self.is_celery(&line.node));
-        starts.map(|line| Receipt {
-            number: line.number,
-            node: line.node.clone(),
-            at: line.at,
-            deliveries: 0,
-        })
-    }
-
-    /// When the stored result was made. A success is never overwritten, so that one older than the last start says that
-    /// the task need not have been run again.
-    fn stored(&self, number: u64) -> Option<Timestamp> {
-        self.records.get(&number)?.date_done
-    }
-}
-
 impl Verdict {
     /// # Errors
     /// What must not have happened, the first few of it.
@@ -247,6 +197,7 @@ impl fmt::Display for Fault {
             Self::Ended(number, how) => write!(f, "task {number} ended as {how}"),
             Self::NeverRan(number) => write!(f, "task {number} has a result and never ran"),
             Self::RanTwice(number, why) => write!(f, "task {number} ran twice: {why}"),
+            Self::Doubled(number, why) => write!(f, "task {number} follows another one and ran twice: {why}"),
             Self::Left(count) => write!(f, "{count} message(s) are left in the queue"),
         }
     }
@@ -259,6 +210,9 @@ impl fmt::Display for Verdict {
         if self.unsure > 0 || self.dropped_by_kombu > 0 {
             writeln!(f, "\n  sent, and nobody answered       {}", self.unsure)?;
             write!(f, "  lost by kombu, as proved        {}", self.dropped_by_kombu)?;
+        }
+        if self.celerys_own > 0 {
+            write!(f, "\n  ended by Celery's lost connection {}", self.celerys_own)?;
         }
         if self.redelivered == 0 && self.ran_again == 0 {
             return Ok(());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rwork_client::{Client, Error};
 use rwork_protocol::{NewTask, QueueName, TaskId, TaskName};
+use serde_json::{Value, json};
 
 /// Sends tasks of the `history` plugin, each with a number of its own that is never used again.
 #[derive(Debug)]
@@ -12,11 +13,14 @@ pub struct Producer {
     queue: QueueName,
     run: TaskName,
     hold: TaskName,
+    retry: TaskName,
     next: u64,
     /// A header of each message, to make it larger.
     padding: String,
     /// What was accepted so far.
     pub accepted: BTreeMap<u64, TaskId>,
+    /// What follows what: steps of chains, and retries.
+    pub follows: BTreeMap<u64, u64>,
     /// What was sent when nobody answered.
     pub unsure: BTreeSet<u64>,
 }
@@ -32,9 +36,11 @@ impl Producer {
             queue: QueueName::new("celery")?,
             run: TaskName::new("history.run")?,
             hold: TaskName::new("history.hold")?,
+            retry: TaskName::new("history.retry")?,
             next: 0,
             padding: String::new(),
             accepted: BTreeMap::new(),
+            follows: BTreeMap::new(),
             unsure: BTreeSet::new(),
         })
     }
@@ -80,6 +86,70 @@ impl Producer {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Sends so many times a group of ten tasks through whatever happens: two chains of three, one that is retried once,
+    /// three single ones. Returns whether they were accepted.
+    ///
+    /// # Errors
+    /// What the client says, if trying again is of no use.
+    pub async fn send_mix(&mut self, groups: u64, spins: u64) -> Result<bool, Error> {
+        let first = self.next;
+        let (mut tasks, mut ids) = (Vec::new(), Vec::new());
+        for _ in 0..groups {
+            for length in [3, 3, 1, 1, 1] {
+                let (task, steps) = self.chain(length, spins);
+                tasks.push(task);
+                ids.extend(steps);
+            }
+            let number = self.number();
+            let mut task = self.task(&self.retry, format!("[{number}, {spins}]"));
+            task.id = Some(TaskId::generate());
+            ids.extend(task.id.clone().map(|id| (number, id)));
+            tasks.push(task);
+            // The second attempt writes down the number after the first one's.
+            let again = self.number();
+            self.follows.insert(again, number);
+        }
+        match self.client.send_many(tasks, &self.queue).await {
+            Ok(_) => {
+                self.accepted.extend(ids);
+                Ok(true)
+            }
+            Err(error) if error.is_retryable() => {
+                self.unsure.extend(first..self.next);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A chain of so many steps, and its numbers.
+    fn chain(&mut self, length: u64, spins: u64) -> (NewTask, Vec<(u64, TaskId)>) {
+        let steps: Vec<(u64, TaskId)> = (0..length).map(|_| (self.number(), TaskId::generate())).collect();
+        for pair in steps.windows(2) {
+            if let [(before, _), (number, _)] = pair {
+                self.follows.insert(*number, *before);
+            }
+        }
+        let step = |(number, id): &(u64, TaskId)| {
+            json!({
+                "task": self.run.as_str(), "args": [number, spins], "kwargs": {},
+                "options": {"task_id": id.as_str()}, "subtask_type": null, "immutable": true,
+            })
+        };
+        // The last step comes first.
+        let rest: Vec<Value> = steps.iter().skip(1).rev().map(step).collect();
+        let (number, id) = steps.first().cloned().unzip();
+        let mut task = self.task(&self.run, format!("[{}, {spins}]", number.unwrap_or_default()));
+        task.id = id;
+        task.embed.chain = Some(Value::from(rest).to_string().into());
+        (task, steps)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
     }
 
     /// Sends a task that goes on until the file `gate` is in the history folder.

@@ -137,6 +137,7 @@ impl Setup {
             executor: SandboxExecutor { sandbox: sandbox.clone(), registry: plugins.registry().clone() },
             clock: Arc::new(SystemClock),
             rng: fastrand::Rng::new(),
+            renewals: None,
             config: worker,
         };
         let shutdown = Shutdown::new();

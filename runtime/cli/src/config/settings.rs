@@ -68,6 +68,7 @@ pub(crate) struct Settings {
     /// None: concurrency × 64.
     pub(crate) worker_max_in_flight: Option<usize>,
     pub(crate) worker_prefetch_max: usize,
+    pub(crate) worker_bytes_max: usize,
     pub(crate) worker_deduplicate_successful_tasks: bool,
     pub(crate) worker_shutdown_timeout: Option<Duration>,
     pub(crate) worker_log_level: String,
@@ -114,7 +115,8 @@ impl Default for Settings {
             worker_prefetch_multiplier: rwork_worker::PREFETCH_MULTIPLIER,
             worker_max_in_flight: None,
             worker_prefetch_max: rwork_worker::PREFETCH_MAX,
-            worker_deduplicate_successful_tasks: true,
+            worker_bytes_max: rwork_worker::BYTES_MAX,
+            worker_deduplicate_successful_tasks: false,
             worker_shutdown_timeout: None,
             worker_log_level: "info".to_owned(),
             worker_log_format: "human",
@@ -295,7 +297,7 @@ pub(crate) const KEYS: &[Key] = &[
     key!(task_track_started, "store a STARTED state when a task begins", |raw| raw.flag(), show_plain),
     key!(
         task_deliveries_max,
-        "deliveries without an outcome before a message is given up",
+        "starts without an outcome before a message is given up",
         |raw| raw.count(1, 1000).map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
         show_plain
     ),
@@ -328,6 +330,12 @@ pub(crate) const KEYS: &[Key] = &[
         "messages held unstarted at most",
         |raw| size(raw, 1, PREFETCH_CEILING),
         show_plain
+    ),
+    key!(
+        worker_bytes_max,
+        "bytes of messages and results held between receipt and commit",
+        |raw| raw.bytes(),
+        |bytes| show_bytes(*bytes as u64)
     ),
     key!(
         worker_deduplicate_successful_tasks,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use rwork_broker::{
-    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, PriorityOrder, Publish,
-    QueueInfo,
+    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, Ownership, PriorityOrder,
+    Publish, QueueInfo,
 };
 use rwork_protocol::QueueName;
 
@@ -25,7 +25,8 @@ impl Broker for Amqp {
         Capabilities {
             delayed: true,
             priorities: options.max_priority.map(|_| PriorityOrder::HighFirst),
-            lease: None,
+            ownership: Ownership::Connection,
+            commits_records: false,
             counts_deliveries: false,
             atomic_publish: false,
             exchanges: true,
@@ -33,7 +34,7 @@ impl Broker for Amqp {
         }
     }
 
-    async fn publish(&self, batch: Vec<Publish>) -> Result<(), Error> {
+    async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Result<(), Error>>, Error> {
         publish::publish(&self.inner, batch).await
     }
 

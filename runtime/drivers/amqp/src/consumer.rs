@@ -4,6 +4,7 @@
 //! The consumer ends with its connection; a channel that the server closes costs what was held of one queue.
 
 mod arrive;
+mod basket;
 mod bring;
 mod credit;
 mod errands;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use rwork_broker::{Consume, Consumer, Delivery, Error, Settled, Settlement};
+use rwork_broker::{Batch, Committed, Consume, Consumer, Delivery, Error, Receipt, Resumed, Room};
 use rwork_protocol::service::Hinted;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,11 +28,11 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::broker::locked;
+use crate::commit::{self, Progress};
 use crate::declare::Kind;
 use crate::error::chain;
 use crate::handle::Inner;
 use crate::link::Wire;
-use crate::settle;
 pub(crate) use arrive::fingerprint;
 use credit::{Account, Budget};
 pub(crate) use lane::{Ends, Lane};
@@ -45,6 +46,8 @@ pub(crate) struct AmqpConsumer {
     shared: Arc<Shared>,
     /// Whoever receives. Held over waiting: one caller at a time.
     pump: tokio::sync::Mutex<Pump>,
+    /// The batch under way. Held over waiting: one caller at a time.
+    progress: tokio::sync::Mutex<Progress>,
 }
 
 /// What its tasks and whoever counts need, too.
@@ -113,7 +116,8 @@ impl AmqpConsumer {
             errands: TaskTracker::new(),
             tasks: TaskTracker::new(),
         });
-        let consumer = Self { pump: tokio::sync::Mutex::new(Pump::default()), shared };
+        let consumer =
+            Self { pump: tokio::sync::Mutex::default(), progress: tokio::sync::Mutex::default(), shared };
         consumer.shared.await_delayed().await?;
         inner.broker.enter(&consumer.shared);
         shelter::watch(&consumer.shared);
@@ -188,15 +192,20 @@ impl Shared {
 
 #[async_trait]
 impl Consumer for AmqpConsumer {
-    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, Error> {
-        if max == 0 {
-            return Ok(Vec::new());
-        }
+    /// A lost connection is the end: the server gave to others what was held over it.
+    async fn resume(&self) -> Result<Resumed, Error> {
+        Ok(match self.shared.check() {
+            Ok(()) => Resumed::Stands { fresh: Vec::new(), gone: Vec::new() },
+            Err(_) => Resumed::Dead,
+        })
+    }
+
+    async fn receive(&self, room: Room) -> Result<Vec<Delivery>, Error> {
         let mut pump = self.pump.lock().await;
         loop {
             self.shared.check()?;
-            pump.meet_needs(&self.shared, max).await?;
-            let ready = pump.take(&self.shared, max);
+            pump.meet_needs(&self.shared, room.messages).await?;
+            let ready = pump.take(&self.shared, room);
             if !ready.is_empty() {
                 return Ok(ready);
             }
@@ -204,19 +213,20 @@ impl Consumer for AmqpConsumer {
         }
     }
 
-    async fn settle(&self, batch: Vec<Settlement>) -> Result<Vec<Settled>, Error> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Committed>, Error> {
+        let mut progress = self.progress.lock().await;
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(self.shared.gone());
         }
-        self.shared.check()?;
-        settle::settle(&self.shared, batch).await
+        // Not for a lost connection: what needs no delivery is published all the same.
+        commit::commit(&self.shared, &mut progress, batch).await
     }
 
-    async fn renew(&self) -> Result<(), Error> {
-        self.shared.check()
+    async fn renew(&self) -> Result<bool, Error> {
+        Ok(self.shared.check().is_ok())
     }
 
-    async fn close(&self) -> Result<(), Error> {
+    async fn close(&self, started: &[Receipt]) -> Result<(), Error> {
         if self.shared.closed.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
@@ -224,7 +234,7 @@ impl Consumer for AmqpConsumer {
         // Waits for whoever receives to go: a call under way ends then.
         let mut pump = self.pump.lock().await;
         pump.finish().await;
-        let left = leave::leave(&self.shared).await;
+        let left = leave::leave(&self.shared, started).await;
         if left.is_err() {
             leave::abandon(&self.shared);
         }

@@ -5,11 +5,13 @@
 
 use lapin::ErrorKind;
 use lapin::protocol::AMQPErrorKind;
+pub(crate) use rwork_net::chain;
+use rwork_net::{Failure, Words};
 use rwork_protocol::service::{Error, Hinted, RedactedUrl};
-use rwork_tls::{Failure, Words};
 
 /// What RabbitMQ calls what TLS is about.
 pub(crate) const WORDS: Words = Words {
+    name: "RabbitMQ",
     plain: "amqp://",
     tls_port: "the server's `listeners.ssl` port",
     no_client_certificates: "`ssl_options.fail_if_no_peer_cert = false`",
@@ -62,12 +64,6 @@ pub(crate) fn explain(url: &RedactedUrl, act: &str, error: lapin::Error) -> Erro
             AMQPErrorKind::Soft(_) => retry(true, error),
         },
     }
-}
-
-/// An error and everything below it, in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let below = std::iter::successors(error.source(), |error| error.source());
-    below.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 const PERMISSION_HINT: &str = "give that user the rights to configure, write and read: `rabbitmqctl set_permissions -p <vhost> <user> '.*' '.*' '.*'`";

@@ -6,7 +6,7 @@ use rwork_protocol::service::{Error, RedactedUrl};
 
 use crate::backend::Replies;
 use crate::broker::BrokerState;
-use crate::link::{Link, Site};
+use crate::link::{Link, Target};
 use crate::options::Options;
 
 /// Broker and rpc result backend on RabbitMQ. Cloning shares the connections.
@@ -43,9 +43,9 @@ impl Amqp {
     /// Cancel safe.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         options.check()?;
-        let site = Arc::new(Site::new(&options)?);
-        let publishing = Link::new(Arc::clone(&site), "publishing");
-        let consuming = Link::new(site, "consuming");
+        let target = Arc::new(Target::new(&options)?);
+        let publishing = Link::new(Arc::clone(&target), "publishing");
+        let consuming = Link::new(target, "consuming");
         publishing.wire().await?;
         let url = options.servers()?;
         let (broker, replies) = (BrokerState::default(), Replies::default());

@@ -21,6 +21,7 @@
 
 mod backend;
 mod broker;
+mod commit;
 mod consumer;
 mod content;
 mod dead;
@@ -35,7 +36,6 @@ mod marks;
 mod options;
 mod publish;
 mod queues;
-mod settle;
 mod url;
 
 pub use examine::{Examination, QueueInUse};

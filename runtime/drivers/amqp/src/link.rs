@@ -3,14 +3,13 @@
 //! [`Link`] is shared by many tasks and makes its connection again when it is asked; [`Wire`] is one connection and ends
 //! with it. Neither repeats anything: whoever asks decides. The client library's own recovery is off.
 
-mod enter;
+mod connect;
 mod greeting;
-mod kit;
+mod runtime;
 mod shared;
-mod site;
-mod stream;
+mod target;
 mod wire;
 
 pub(crate) use shared::Link;
-pub(crate) use site::Site;
+pub(crate) use target::Target;
 pub(crate) use wire::Wire;

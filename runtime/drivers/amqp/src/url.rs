@@ -7,8 +7,8 @@ mod tests;
 
 use std::fmt;
 
+use rwork_net::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 use rwork_protocol::service::RedactedUrl;
-use rwork_tls::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 
 const EXAMPLE: &str = "`amqp://user:password@host:5672/vhost`";
 const PORT: u16 = 5672;
@@ -95,7 +95,7 @@ fn parameters(parts: &Parts, secure: bool) -> Result<(Option<TlsOptions>, Option
                     return Err(unknown(name));
                 }
             }
-            (name, None) if rwork_tls::parameters().contains(&name) => {
+            (name, None) if rwork_net::parameters().contains(&name) => {
                 return Err("`amqps://` where there are TLS parameters".to_owned());
             }
             (name, None) => return Err(unknown(name)),
@@ -106,7 +106,7 @@ fn parameters(parts: &Parts, secure: bool) -> Result<(Option<TlsOptions>, Option
 
 fn unknown(name: &str) -> String {
     let known: Vec<&str> =
-        std::iter::once(HEARTBEAT).chain(rwork_tls::parameters().iter().copied()).collect();
+        std::iter::once(HEARTBEAT).chain(rwork_net::parameters().iter().copied()).collect();
     unknown_parameter(name, &known)
 }
 

@@ -3,32 +3,34 @@
 //! An act must give the same when it is run again after a rollback: it changes the file in [`Act::run`] and what the
 //! process knows only in [`Act::committed`].
 
+pub(crate) mod commit;
 pub(crate) mod dead;
-pub(crate) mod lease;
 pub(crate) mod publish;
 pub(crate) mod result;
 pub(crate) mod session;
-pub(crate) mod settle;
+pub(crate) mod take;
 
 use std::fmt::Debug;
 
 use rusqlite::{CachedStatement, Connection};
+use rwork_broker::Receipt;
 use rwork_protocol::Timestamp;
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::sync::oneshot;
 
 use crate::bell::Rings;
+use crate::consumer_state::Consumers;
 use crate::error::Failure;
-use crate::seat::Seats;
+use crate::files::FileId;
 
 /// One transaction, as an act sees it.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub(crate) db: &'a Connection,
     pub(crate) now: Timestamp,
-    pub(crate) seats: &'a Seats,
-    /// Whether expired sessions may be ended now.
-    pub(crate) reap: bool,
+    pub(crate) consumers: &'a Consumers,
+    /// The file that is written.
+    pub(crate) file: FileId,
     /// To be rung after the commit.
     pub(crate) rings: Rings,
     /// The last receipt that was made.
@@ -40,10 +42,21 @@ impl<'a> Turn<'a> {
         self.db.prepare_cached(sql)
     }
 
-    pub(crate) fn next_receipt(&mut self) -> u64 {
+    pub(crate) fn next_receipt(&mut self) -> Receipt {
         *self.receipt += 1;
-        *self.receipt
+        Receipt(*self.receipt)
     }
+}
+
+/// The answer to a consumer, or what became of it.
+#[derive(Debug)]
+pub(crate) enum Standing<T> {
+    /// It stands.
+    Ours(T),
+    /// Its session is gone, or it is behind: another owns what it held.
+    Dead,
+    /// The file is gone, and all that was held with it.
+    Forgotten,
 }
 
 /// Something to do in a transaction, with an answer.
@@ -55,10 +68,15 @@ pub(crate) trait Act: Send + Debug + 'static {
     /// Whether it makes or keeps room, so that it may go on, and use the reserve, when the disk is full.
     const DRAINS: bool;
 
+    /// As [`Act::DRAINS`], for an act of which some do.
+    fn drains(&self) -> bool {
+        Self::DRAINS
+    }
+
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<Self::Answer>;
 
     /// After the commit.
-    fn committed(&mut self, _answer: &Self::Answer, _seats: &mut Seats) {}
+    fn committed(&mut self, _answer: &Self::Answer, _consumers: &mut Consumers) {}
 }
 
 /// An act without its type.
@@ -66,7 +84,7 @@ pub(crate) trait Job: Send + Debug {
     fn drains(&self) -> bool;
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()>;
     /// Ends it, committed or failed.
-    fn finish(self: Box<Self>, outcome: Result<(), Ended>, seats: &mut Seats, url: &RedactedUrl);
+    fn finish(self: Box<Self>, outcome: Result<(), Ended>, consumers: &mut Consumers, url: &RedactedUrl);
 }
 
 /// Why an act was not committed.
@@ -74,15 +92,15 @@ pub(crate) trait Job: Send + Debug {
 pub(crate) enum Ended {
     /// It was tried.
     Failed(Failure),
-    /// The disk is full and the act would add to it.
-    NoRoom(Error),
+    /// It was not tried: the disk is full and the act would add to it, or the file is gone.
+    Refused(Error),
 }
 
 impl Ended {
     pub(crate) fn explain(self, url: &RedactedUrl, act: &str) -> Error {
         match self {
             Self::Failed(failure) => failure.explain(url, act),
-            Self::NoRoom(error) => error,
+            Self::Refused(error) => error,
         }
     }
 }
@@ -104,7 +122,7 @@ impl<A: Act> Asked<A> {
 
 impl<A: Act> Job for Asked<A> {
     fn drains(&self) -> bool {
-        A::DRAINS
+        self.act.drains()
     }
 
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()> {
@@ -112,11 +130,11 @@ impl<A: Act> Job for Asked<A> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, outcome: Result<(), Ended>, seats: &mut Seats, url: &RedactedUrl) {
+    fn finish(mut self: Box<Self>, outcome: Result<(), Ended>, consumers: &mut Consumers, url: &RedactedUrl) {
         // A caller that went away doesn't want its answer.
         match (outcome, self.answer.take()) {
             (Ok(()), Some(answer)) => {
-                self.act.committed(&answer, seats);
+                self.act.committed(&answer, consumers);
                 drop(self.reply.send(Ok(answer)));
             }
             (Ok(()), None) => {}

@@ -7,7 +7,7 @@ use rwork_protocol::{Record, State, TaskId};
 
 use crate::acts::result::{self, Entry};
 use crate::error;
-use crate::handle::Embedded;
+use crate::handle::{Embedded, Inner};
 use crate::reader::Question;
 use crate::row::Key;
 use crate::watch::{self, Watched};
@@ -22,7 +22,7 @@ impl ResultBackend for Embedded {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = batch.iter().map(|store| self.entry(store)).collect::<Result<_, _>>()?;
+        let batch = batch.iter().map(|store| self.inner.entry(store)).collect::<Result<_, _>>()?;
         self.inner.act(result::Store { batch }).await
     }
 
@@ -49,10 +49,11 @@ impl ResultBackend for Embedded {
     }
 }
 
-impl Embedded {
-    fn entry(&self, store: &Store) -> Result<Entry, Error> {
+impl Inner {
+    /// Encodes a record.
+    pub(crate) fn entry(&self, store: &Store) -> Result<Entry, Error> {
         let body = store.record.encode();
-        let (limit, size) = (self.record_bytes_max(), body.len());
+        let (limit, size) = (self.options.record_bytes_max, body.len());
         if size > limit {
             return Err(Error::TooLarge { limit, size });
         }
@@ -60,7 +61,7 @@ impl Embedded {
             key: Key::new(&store.record.task_id),
             body,
             is_final: store.record.status == State::Success,
-            expires: store.expires.map(|keep| self.inner.options.clock.now().plus(keep)),
+            expires: store.expires.map(|keep| self.options.clock.now().plus(keep)),
         })
     }
 }

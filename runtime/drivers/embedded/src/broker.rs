@@ -1,21 +1,24 @@
 //! The broker trait on the file.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use rwork_broker::{
-    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, PriorityOrder, Publish,
-    QueueInfo,
+    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, Ownership, PriorityOrder,
+    Publish, QueueInfo,
 };
 use rwork_protocol::QueueName;
 
+use crate::acts::dead::{self, Fate, Move, PurgeQueue, TURN_ROWS};
 use crate::acts::publish::{self, Post};
-use crate::acts::{dead, session};
-use crate::consumer::Seated;
+use crate::consumer::EmbeddedConsumer;
 use crate::handle::{Embedded, Inner};
 use crate::row;
-use crate::seat::Mailbox;
+
+/// Pause between two turns of one long act, in which other processes find the file unlocked.
+const TURN_PAUSE: Duration = Duration::from_millis(1);
 
 #[async_trait]
 impl Broker for Embedded {
@@ -23,7 +26,8 @@ impl Broker for Embedded {
         Capabilities {
             delayed: true,
             priorities: Some(PriorityOrder::LowFirst),
-            lease: Some(self.inner.options.lease),
+            ownership: Ownership::Process,
+            commits_records: !self.results_elsewhere,
             counts_deliveries: true,
             atomic_publish: true,
             exchanges: false,
@@ -31,28 +35,19 @@ impl Broker for Embedded {
         }
     }
 
-    async fn publish(&self, batch: Vec<Publish>) -> Result<(), Error> {
-        if batch.is_empty() {
-            return Ok(());
+    async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Result<(), Error>>, Error> {
+        let (mut accepted, mut outcomes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for publish in batch {
+            outcomes.push(self.inner.post(publish).map(|post| accepted.push(post)));
         }
-        let batch = batch.into_iter().map(|publish| self.inner.post(publish)).collect::<Result<_, _>>()?;
-        self.inner.act(publish::Publish { batch }).await
+        if !accepted.is_empty() {
+            self.inner.act(publish::Publish { batch: accepted }).await?;
+        }
+        Ok(outcomes)
     }
 
     async fn consume(&self, options: Consume) -> Result<Box<dyn Consumer>, Error> {
-        let mailbox = Arc::new(Mailbox::new(options.name.clone()));
-        let open = session::Open {
-            // Random, so that no consumer of any process ever had it; positive, as SQLite's row ids.
-            owner: fastrand::i64(1..),
-            name: options.name.clone(),
-            lease: self.inner.options.lease,
-            queues: options.queues.into(),
-            unsettled_max: options.unsettled_max.max(1),
-            mailbox: Arc::clone(&mailbox),
-        };
-        let owner = open.owner;
-        self.inner.act(open).await?;
-        Ok(Box::new(Seated::new(Arc::clone(&self.inner), owner, options.name, mailbox)))
+        Ok(Box::new(EmbeddedConsumer::start(Arc::clone(&self.inner), options).await?))
     }
 
     async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
@@ -60,7 +55,16 @@ impl Broker for Embedded {
     }
 
     async fn purge(&self, queue: &QueueName) -> Result<u64, Error> {
-        self.inner.act(dead::PurgeQueue { queue: queue.clone() }).await
+        let last = self.inner.read("purge a queue", dead::last_message).await?;
+        let mut purged = 0;
+        loop {
+            let some = self.inner.act(PurgeQueue { queue: queue.clone(), last }).await?;
+            purged += some as u64;
+            if some < TURN_ROWS {
+                return Ok(purged);
+            }
+            tokio::time::sleep(TURN_PAUSE).await;
+        }
     }
 
     async fn dead_letters(&self, query: DeadLetterQuery) -> Result<Vec<DeadLetter>, Error> {
@@ -68,16 +72,29 @@ impl Broker for Embedded {
     }
 
     async fn retry_dead_letters(&self, query: DeadLetterQuery) -> Result<u64, Error> {
-        self.inner.act(dead::Retry { query }).await
+        self.inner.move_dead(query, Fate::Retried).await
     }
 
     async fn purge_dead_letters(&self, query: DeadLetterQuery) -> Result<u64, Error> {
-        self.inner.act(dead::Purge { query }).await
+        self.inner.move_dead(query, Fate::Purged).await
     }
 }
 
 impl Inner {
-    fn post(&self, publish: Publish) -> Result<Post, Error> {
+    async fn move_dead(&self, query: DeadLetterQuery, fate: Fate) -> Result<u64, Error> {
+        let ids = self.read("list dead letters", move |db| dead::matching(db, &query)).await?;
+        let mut moved = 0;
+        for ids in ids.chunks(TURN_ROWS) {
+            if moved > 0 {
+                tokio::time::sleep(TURN_PAUSE).await;
+            }
+            moved += self.act(Move { ids: ids.to_vec(), fate }).await? as u64;
+        }
+        Ok(moved)
+    }
+
+    /// A message that can be inserted.
+    pub(crate) fn post(&self, publish: Publish) -> Result<Post, Error> {
         let Publish { route, message, not_before } = publish;
         if !route.exchange.is_empty() {
             let what = format!("publish to exchange `{}`: it has none", route.exchange);
@@ -96,13 +113,14 @@ impl Inner {
     }
 }
 
-/// Every queue that was ever named, each count by an index.
+/// Every queue that was ever named, each count by an index alone but that of what is held, which is little.
 fn queues(db: &Connection) -> rusqlite::Result<Vec<QueueInfo>> {
     let mut select = db.prepare_cached(
-        "SELECT name,
+        "WITH held AS MATERIALIZED (SELECT queue, count(*) AS count FROM msg WHERE owner IS NOT NULL GROUP BY queue)
+         SELECT name,
            (SELECT count(*) FROM msg WHERE queue = name AND owner IS NULL AND eta IS NULL),
-           (SELECT count(*) FROM msg WHERE owner IS NOT NULL AND queue = name),
-           (SELECT count(*) FROM msg WHERE eta IS NOT NULL AND queue = name),
+           coalesce((SELECT held.count FROM held WHERE held.queue = name), 0),
+           (SELECT count(*) FROM msg WHERE queue = name AND eta IS NOT NULL),
            (SELECT count(*) FROM dead WHERE queue = name)
          FROM queue ORDER BY name",
     )?;

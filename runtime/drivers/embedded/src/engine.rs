@@ -1,30 +1,29 @@
 //! The thread that writes: each turn is one transaction for everything that was asked for since the last one, and for
 //! the consumers that wait.
 //!
-//! A turn: take the fair lock → begin → acts in the order they came → leases → commit → ring → answer. When one act
-//! fails the transaction is rolled back and each act gets one of its own, so that nobody pays for another's failure.
-//! Between turns the thread sleeps until something is asked, the bell rings, or a message or lease is due.
+//! A turn: look that the file is still there → take the fair lock → begin → acts in the order they came → takes → commit →
+//! ring → answer. When one act fails the transaction is rolled back and each act gets one of its own, so that nobody pays
+//! for another's failure; a lock that can't be had fails them all. Between turns the thread sleeps until something is
+//! asked, the bell rings, or a message is due. A process that consumes looks for dead consumers once a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
-use rwork_protocol::Timestamp;
-use rwork_protocol::service::RedactedUrl;
+use rusqlite::{Transaction, TransactionBehavior};
 
-use crate::acts::lease::{self, Lease, Outlook};
-use crate::acts::{Ended, Job, Turn, result};
-use crate::bell::{Bells, Rings};
+use crate::acts::take::{self, NextWork, Take};
+use crate::acts::{Ended, Job, Turn, result, session};
+use crate::bell::Rings;
+use crate::consumer_state::Consumers;
 use crate::error::{self, Failure};
-use crate::files::FairLock;
 use crate::inbox::Inbox;
-use crate::options::Clock;
-use crate::seat::Seats;
-use crate::space::Space;
+use crate::opening::{Opened, Opener};
+use crate::reaper::Reaper;
 
 /// Acts in one transaction. More would make other processes wait longer, and gains nothing.
 const JOBS_MAX: usize = 64;
-/// How long a waiting consumer trusts the bell before it looks by itself.
+/// How long a waiting consumer trusts the bell before it looks by itself, and how often a process that consumes looks for
+/// dead consumers.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two sweeps while expired results are left.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
@@ -34,21 +33,33 @@ pub(crate) type Jobs = Inbox<Box<dyn Job>>;
 /// Everything the thread owns.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) db: Connection,
-    pub(crate) lock: FairLock,
-    pub(crate) bells: Bells,
-    pub(crate) space: Space,
-    pub(crate) clock: Clock,
-    pub(crate) url: RedactedUrl,
-    pub(crate) inbox: Arc<Jobs>,
-    pub(crate) steady: Steady,
-    pub(crate) sweep_interval: Duration,
-    pub(crate) sweep_at: Instant,
-    pub(crate) seats: Seats,
-    pub(crate) receipt: u64,
+    file: Opened,
+    opener: Opener,
+    inbox: Arc<Jobs>,
+    consumers: Consumers,
+    reaper: Reaper,
+    /// Why the file that was deleted could not be made anew.
+    lost: Option<String>,
+    look_at: Instant,
+    sweep_at: Instant,
+    receipt: u64,
 }
 
 impl Engine {
+    pub(crate) fn new(file: Opened, opener: Opener) -> Self {
+        Self {
+            file,
+            inbox: Arc::clone(&opener.writes),
+            reaper: Reaper::new(opener.files.consumers.clone()),
+            opener,
+            consumers: Consumers::default(),
+            lost: None,
+            look_at: Instant::now(),
+            sweep_at: Instant::now(),
+            receipt: 0,
+        }
+    }
+
     /// Works until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
         // Whatever ends this thread, callers must not wait for it.
@@ -59,7 +70,8 @@ impl Engine {
             if woken.closed && woken.items.is_empty() {
                 return;
             }
-            self.seats.sweep();
+            self.consumers.sweep();
+            self.follow_file();
             deadline = self.step(woken.items);
         }
     }
@@ -67,50 +79,79 @@ impl Engine {
     /// Does what was asked and what is due; returns when to wake at the latest.
     fn step(&mut self, mut jobs: Vec<Box<dyn Job>>) -> Option<Instant> {
         let mut calm = true;
-        if !jobs.is_empty() || self.outlook() == Outlook::Now {
-            jobs.extend(self.leases());
+        if !jobs.is_empty() || self.next_work() == NextWork::Now {
+            jobs.extend(self.takes());
             calm = self.perform(jobs);
         }
+        self.reap();
         self.sweep();
-        let wake = match self.outlook() {
+        let wake = match self.next_work() {
             // After a failure the same would happen again at once.
-            Outlook::Now if calm => Some(Duration::ZERO),
-            Outlook::Until(time) => Some(time.since(self.clock.now()).min(LOOK_INTERVAL)),
-            _ if self.seats.waiting().next().is_some() => Some(LOOK_INTERVAL),
+            NextWork::Now if calm => Some(Duration::ZERO),
+            NextWork::Until(time) => Some(time.since(self.opener.options.clock.now()).min(LOOK_INTERVAL)),
             _ => None,
         };
-        let sweep = (!self.seats.is_empty()).then_some(self.sweep_at);
-        wake.map(|wait| Instant::now() + wait).into_iter().chain(sweep).min()
+        let chores = [self.look_at, self.sweep_at].into_iter().filter(|_| !self.consumers.is_empty());
+        wake.map(|wait| Instant::now() + wait).into_iter().chain(chores).min()
     }
 
-    fn leases(&self) -> Vec<Box<dyn Job>> {
-        let lease = |(owner, wanted, _)| Box::new(Lease::new(owner, wanted)) as Box<dyn Job>;
-        self.seats.waiting().map(lease).collect()
+    fn takes(&self) -> Vec<Box<dyn Job>> {
+        let take = |(owner, room, _)| Box::new(Take::new(owner, room)) as Box<dyn Job>;
+        self.consumers.waiting().map(take).collect()
     }
 
-    fn outlook(&mut self) -> Outlook {
-        if self.seats.waiting().next().is_none() {
-            return Outlook::Nothing;
+    fn next_work(&self) -> NextWork {
+        if self.consumers.waiting().next().is_none() {
+            return NextWork::Nothing;
         }
-        let now = self.clock.now();
-        let reap = self.steady.may_reap(now);
-        lease::look(&self.db, &self.seats, now, reap).unwrap_or_else(|error| {
+        let now = self.opener.options.clock.now();
+        take::look(&self.file.db, &self.consumers, now).unwrap_or_else(|error| {
             tracing::warn!(%error, "failed to look for messages");
             // A turn of its own shows what is wrong, to whom it concerns.
-            Outlook::Now
+            NextWork::Now
         })
+    }
+
+    /// Opens the path again when the file is not there any more.
+    fn follow_file(&mut self) {
+        let id = self.opener.files.id();
+        if id.is_ok_and(|id| id == self.file.id) {
+            self.lost = None;
+            return;
+        }
+        let url = &self.opener.url;
+        if self.lost.is_none() {
+            tracing::error!(%url, "the database file was deleted or replaced while it was in use: all that was in it is lost");
+        }
+        self.consumers.forget(|| error::moved(url, None));
+        match self.opener.open() {
+            Ok(file) => {
+                tracing::warn!(%url, "going on with the file that is there now");
+                (self.file, self.lost) = (file, None);
+                // Its reader follows.
+                self.opener.reads.ring();
+            }
+            Err(error) => self.lost = Some(error.to_string()),
+        }
     }
 
     /// Runs the jobs and answers each; false when one failed.
     fn perform(&mut self, jobs: Vec<Box<dyn Job>>) -> bool {
+        if let Some(why) = &self.lost {
+            let why = why.clone();
+            return self.refuse(jobs, |engine| Ended::Refused(error::moved(&engine.opener.url, Some(&why))));
+        }
         self.mind_space();
         let mut jobs = self.refuse_growth(jobs);
         match self.attempt(&mut jobs) {
             Ok(()) => {
                 for job in jobs {
-                    job.finish(Ok(()), &mut self.seats, &self.url);
+                    job.finish(Ok(()), &mut self.consumers, &self.opener.url);
                 }
                 true
+            }
+            Err(Failure::Busy { holder, patience }) => {
+                self.refuse(jobs, |_| Ended::Failed(Failure::Busy { holder: holder.clone(), patience }))
             }
             Err(failure) => match <[_; 1]>::try_from(jobs) {
                 Ok([job]) => self.rescue(job, failure),
@@ -125,13 +166,21 @@ impl Engine {
         }
     }
 
+    fn refuse(&mut self, jobs: Vec<Box<dyn Job>>, why: impl Fn(&Self) -> Ended) -> bool {
+        for job in jobs {
+            let ended = why(self);
+            job.finish(Err(ended), &mut self.consumers, &self.opener.url);
+        }
+        false
+    }
+
     fn alone(&mut self, job: Box<dyn Job>) -> bool {
         let mut jobs = [job];
         let outcome = self.attempt(&mut jobs);
         let [job] = jobs;
         match outcome {
             Ok(()) => {
-                job.finish(Ok(()), &mut self.seats, &self.url);
+                job.finish(Ok(()), &mut self.consumers, &self.opener.url);
                 true
             }
             Err(failure) => self.rescue(job, failure),
@@ -148,7 +197,7 @@ impl Engine {
         };
         let calm = outcome.is_ok();
         let [job] = jobs;
-        job.finish(outcome.map_err(Ended::Failed), &mut self.seats, &self.url);
+        job.finish(outcome.map_err(Ended::Failed), &mut self.consumers, &self.opener.url);
         calm
     }
 
@@ -157,15 +206,15 @@ impl Engine {
     }
 
     fn transact<T>(&mut self, act: impl FnOnce(&mut Turn<'_>) -> rusqlite::Result<T>) -> Result<T, Failure> {
-        let now = self.clock.now();
-        let reap = self.steady.may_reap(now);
-        let held = self.lock.hold()?;
-        let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        let file = &self.file;
+        let held = file.lock.hold()?;
+        let transaction = Transaction::new_unchecked(&file.db, TransactionBehavior::Immediate)
+            .map_err(|error| file.lock.explain(error))?;
         let mut turn = Turn {
-            db: &self.db,
-            now,
-            reap,
-            seats: &self.seats,
+            db: &file.db,
+            now: self.opener.options.clock.now(),
+            consumers: &self.consumers,
+            file: file.id,
             rings: Rings::default(),
             receipt: &mut self.receipt,
         };
@@ -173,49 +222,79 @@ impl Engine {
         let rings = turn.rings;
         transaction.commit()?;
         drop(held);
-        self.bells.ring(rings);
+        file.bells.ring(rings);
         Ok(answer)
     }
 
     fn mind_space(&mut self) {
-        if self.space.may_recover()
-            && let Ok(_held) = self.lock.hold()
+        let Opened { db, lock, space, .. } = &mut self.file;
+        if space.may_recover()
+            && let Ok(_held) = lock.hold()
         {
-            self.space.recover(&self.db);
+            space.recover(db);
         }
-        self.space.relax(&self.db);
+        space.relax(db);
     }
 
     fn relieve(&mut self) -> Result<(), Failure> {
-        let _held = self.lock.hold()?;
-        self.space.relieve(&self.db);
+        let Opened { db, lock, space, .. } = &mut self.file;
+        let _held = lock.hold()?;
+        space.relieve(db);
         Ok(())
     }
 
     /// While the reserve is gone only what drains may go on.
     fn refuse_growth(&mut self, jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
-        if jobs.iter().all(|job| job.drains()) || !self.space.is_short() {
+        if jobs.iter().all(|job| job.drains()) || !self.file.space.is_short() {
             return jobs;
         }
         let (drains, grows): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.drains());
         for job in grows {
-            let refusal = error::full(&self.url, "no space left on its disk, the rest is kept for draining");
-            job.finish(Err(Ended::NoRoom(refusal)), &mut self.seats, &self.url);
+            let refusal =
+                error::full(&self.opener.url, "no space left on its disk, the rest is kept for draining");
+            job.finish(Err(Ended::Refused(refusal)), &mut self.consumers, &self.opener.url);
         }
         drains
     }
 
-    /// Deletes some expired results, in processes that consume.
-    fn sweep(&mut self) {
-        if self.seats.is_empty() || Instant::now() < self.sweep_at {
+    /// Frees what dead consumers held: once a second, and when a consumer starts.
+    fn reap(&mut self) {
+        let joined = std::mem::take(&mut self.consumers.joined);
+        if self.consumers.is_empty() || !joined && Instant::now() < self.look_at || self.lost.is_some() {
             return;
         }
+        self.look_at = Instant::now() + LOOK_INTERVAL;
+        if let Err(failure) = self.free_dead(joined) {
+            tracing::warn!(error = %failure, "failed to free what dead consumers held: trying again");
+        }
+    }
+
+    fn free_dead(&mut self, clean: bool) -> Result<(), Failure> {
+        if clean {
+            self.reaper.clean(&self.file.db)?;
+        }
+        let dead = self.reaper.find(&self.file.db, &self.consumers, Instant::now())?;
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.transact(|turn| session::reap(turn, &dead))?;
+        tracing::info!(consumers = dead.len(), "freed what dead consumers held");
+        dead.iter().for_each(|dead| dead.remove());
+        Ok(())
+    }
+
+    /// Deletes some expired results, in processes that consume.
+    fn sweep(&mut self) {
+        if self.consumers.is_empty() || Instant::now() < self.sweep_at || self.lost.is_some() {
+            return;
+        }
+        let interval = self.opener.options.sweep_interval;
         let pause = match self.transact(|turn| result::sweep(turn)) {
-            Ok(result::SWEEP_ROWS) => SWEEP_PAUSE.min(self.sweep_interval),
-            Ok(_) => self.sweep_interval,
+            Ok(result::SWEEP_ROWS) => SWEEP_PAUSE.min(interval),
+            Ok(_) => interval,
             Err(error) => {
                 tracing::warn!(%error, "failed to delete expired results");
-                self.sweep_interval
+                interval
             }
         };
         self.sweep_at = Instant::now() + pause;
@@ -227,55 +306,5 @@ struct Abandon(Arc<Jobs>);
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.abandon();
-    }
-}
-
-/// Compares the wall clock with the monotonic one. After the wall clock leapt ahead (set by hand, or the machine slept)
-/// all leases look expired; living workers get one lease's time to renew before anybody ends their sessions.
-#[derive(Debug)]
-pub(crate) struct Steady {
-    lease: Duration,
-    last: Option<(Instant, Timestamp)>,
-    patience: Option<Instant>,
-}
-
-impl Steady {
-    pub(crate) fn new(lease: Duration) -> Self {
-        Self { lease, last: None, patience: None }
-    }
-
-    fn may_reap(&mut self, wall: Timestamp) -> bool {
-        self.observe(Instant::now(), wall)
-    }
-
-    fn observe(&mut self, steady: Instant, wall: Timestamp) -> bool {
-        if let Some((steady_then, wall_then)) = self.last.replace((steady, wall))
-            && wall.since(wall_then) > steady.duration_since(steady_then) + self.lease / 2
-        {
-            self.patience = Some(steady + self.lease);
-        }
-        self.patience.is_none_or(|patience| steady >= patience)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_leap_of_the_clock_gives_time_to_renew() {
-        let lease = Duration::from_secs(5);
-        let (start, wall) = (Instant::now(), Timestamp::from_millis(1_000_000));
-        let mut steady = Steady::new(lease);
-        let mut after = |steady_s: u64, wall_s: u64| {
-            steady.observe(start + Duration::from_secs(steady_s), wall.plus(Duration::from_secs(wall_s)))
-        };
-        assert!(after(0, 0));
-        assert!(after(60, 60), "idle for a minute is no leap");
-        assert!(after(61, 63), "small steps are corrections");
-        assert!(!after(62, 3600), "an hour's leap");
-        assert!(!after(66, 3604));
-        assert!(after(67, 3605), "one lease later");
-        assert!(after(68, 0), "back is no leap ahead");
     }
 }

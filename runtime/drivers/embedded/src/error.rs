@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::ErrorCode;
-use rwork_protocol::service::{Error, RedactedUrl};
+use rwork_protocol::service::{Error, Hinted, RedactedUrl};
 
 /// What stopped a turn.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,14 @@ pub(crate) enum Failure {
     /// The lock file failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Another process kept the file locked for longer than we wait. Nothing was changed.
+    #[error("{holder} keeps it locked for more than {} s", .patience.as_secs_f64())]
+    Busy {
+        /// The process in words.
+        holder: String,
+        /// Time that was waited.
+        patience: Duration,
+    },
 }
 
 impl Failure {
@@ -25,6 +34,7 @@ impl Failure {
             Self::Io(error) => {
                 matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
+            Self::Busy { .. } => false,
         }
     }
 
@@ -35,7 +45,7 @@ impl Failure {
         }
         let code = match &self {
             Self::Sql(error) => error.sqlite_error_code(),
-            Self::Io(_) => None,
+            Self::Io(_) | Self::Busy { .. } => None,
         };
         match code {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => refused(
@@ -53,7 +63,7 @@ impl Failure {
                 let retryable = matches!(
                     code,
                     Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::SystemIoFailure)
-                );
+                ) || matches!(self, Self::Busy { .. });
                 Error::Act { act: format!("{act} at {url}"), retryable, source: Box::new(self) }
             }
         }
@@ -95,6 +105,19 @@ pub(crate) fn open_failed(url: &RedactedUrl, path: &Path, error: io::Error) -> E
         }
         _ => Error::Unreachable { url: url.clone(), source: Box::new(error) },
     }
+}
+
+/// The error of a file that is not at its path any more; `why` it was not made anew, if that is known.
+pub(crate) fn moved(url: &RedactedUrl, why: Option<&str>) -> Error {
+    let what = match why {
+        None => "the file was deleted or replaced while it was in use".to_owned(),
+        Some(why) => {
+            format!("the file was deleted or replaced while it was in use, and can't be made anew: {why}")
+        }
+    };
+    let hint =
+        "what was in it is lost unless you have a copy; keep the file while processes use it".to_owned();
+    Error::Unreachable { url: url.clone(), source: Box::new(Hinted { what, hint }) }
 }
 
 /// The error of a handle whose threads have ended.

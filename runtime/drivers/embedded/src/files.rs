@@ -1,9 +1,9 @@
-//! The database file and the files beside it: their names, modes and the fair lock.
+//! The database file and the files beside it: their names and modes, and which file stands at the path.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rwork_protocol::service::{Error, RedactedUrl};
@@ -11,7 +11,9 @@ use rwork_protocol::service::{Error, RedactedUrl};
 use crate::error;
 
 /// Messages and results may be confidential: only the owner reads them.
-const MODE: u32 = 0o600;
+pub(crate) const MODE: u32 = 0o600;
+/// The same of a folder.
+pub(crate) const FOLDER_MODE: u32 = 0o700;
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -20,8 +22,12 @@ pub(crate) struct Files {
     pub(crate) database: PathBuf,
     /// SQLite's write-ahead log.
     pub(crate) log: PathBuf,
+    /// SQLite's index of its log.
+    pub(crate) index: PathBuf,
     /// Locked around each write transaction.
     pub(crate) lock: PathBuf,
+    /// A folder with a locked file for each living consumer.
+    pub(crate) consumers: PathBuf,
     /// Rung when messages can be taken.
     pub(crate) bell: PathBuf,
     /// Rung when results were stored.
@@ -29,6 +35,10 @@ pub(crate) struct Files {
     /// Given up when the disk is full.
     pub(crate) ballast: PathBuf,
 }
+
+/// One file for as long as it exists: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
 
 impl Files {
     pub(crate) fn beside(database: &Path) -> Self {
@@ -40,57 +50,47 @@ impl Files {
         Self {
             database: database.to_owned(),
             log: named("-wal"),
+            index: named("-shm"),
             lock: named("-lock"),
+            consumers: named("-consumers"),
             bell: named("-bell"),
             done: named("-done"),
             ballast: named("-ballast"),
         }
     }
 
-    /// Makes the folder and an empty database file where there is none, readable by the owner only; SQLite gives its
-    /// own files the same mode.
-    pub(crate) fn create(&self, url: &RedactedUrl) -> Result<(), Error> {
+    /// The folder of them all.
+    pub(crate) fn folder(&self) -> &Path {
+        self.database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// The database file that stands at the path now.
+    pub(crate) fn id(&self) -> io::Result<FileId> {
+        fs::metadata(&self.database).map(|found| FileId(found.dev(), found.ino()))
+    }
+
+    /// Makes the folder where it is missing.
+    pub(crate) fn create_folder(&self, url: &RedactedUrl) -> Result<(), Error> {
         if self.database.is_dir() {
             return Err(error::refused(url, "it is a directory", "name a file in it, such as `rwork.db`"));
         }
-        if let Some(folder) = self.database.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|error| error::open_failed(url, folder, error))?;
-        }
+        let folder = self.folder();
+        fs::create_dir_all(folder).map_err(|error| error::open_failed(url, folder, error))
+    }
+
+    /// Makes an empty database file where there is none, readable by the owner only; SQLite gives its own files the
+    /// same mode. The folder of the consumers too, while there is room on the disk.
+    pub(crate) fn create(&self, url: &RedactedUrl) -> Result<(), Error> {
         open(&self.database).map_err(|error| error::open_failed(url, &self.database, error))?;
-        Ok(())
+        DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(&self.consumers)
+            .map_err(|error| error::open_failed(url, &self.consumers, error))
     }
 }
 
 /// Opens a file for reading and writing, made with mode 0600 when missing.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path)
-}
-
-/// The lock around each write transaction. The kernel queues who waits, in order, and frees it when its holder dies;
-/// SQLite's own waiting is by sleeping, and starves the unlucky.
-#[derive(Debug)]
-pub(crate) struct FairLock(File);
-
-impl FairLock {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        open(path).map(Self)
-    }
-
-    /// Waits for the lock; blocks the thread.
-    pub(crate) fn hold(&self) -> io::Result<Held<'_>> {
-        self.0.lock()?;
-        Ok(Held(&self.0))
-    }
-}
-
-/// The lock, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Held<'a>(&'a File);
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::error!(%error, "failed to release the lock beside the embedded database");
-        }
-    }
 }

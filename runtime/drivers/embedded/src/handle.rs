@@ -1,70 +1,60 @@
 //! Opening the file and starting its threads; the way from an async call to them and back.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
 
 use rusqlite::Connection;
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::sync::oneshot;
 
 use crate::acts::{Act, Asked};
-use crate::bell::{Bells, Ear};
-use crate::engine::{Engine, Jobs, Steady};
+use crate::engine::{Engine, Jobs};
 use crate::error::{self, Failure};
-use crate::files::{FairLock, Files};
+use crate::files::Files;
 use crate::inbox::Inbox;
+use crate::opening::Opener;
 use crate::options::Options;
 use crate::reader::{Asks, Question, Reader};
-use crate::schema;
-use crate::seat::Seats;
-use crate::space::Space;
 
 /// Broker and result backend in one file. Cloning shares the connection; the last clone (or consumer) to go ends it.
 #[derive(Clone, Debug)]
 pub struct Embedded {
     pub(crate) inner: Arc<Inner>,
+    /// Commits carry no records.
+    pub(crate) results_elsewhere: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) url: RedactedUrl,
+    pub(crate) files: Files,
     pub(crate) writes: Arc<Jobs>,
     pub(crate) reads: Arc<Asks>,
-    /// Listens as long as the handle lives. `None`: no watch could be had, waiting is slower.
-    _ear: Option<Ear>,
 }
 
 impl Embedded {
-    /// Opens the file, made with its folders when missing, and starts the threads. Blocks for some milliseconds.
+    /// The same file as a broker alone, for workers that keep results in another store: commits carry no records.
+    #[must_use]
+    pub fn with_results_elsewhere(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), results_elsewhere: true }
+    }
+
+    /// Opens the file, made with its folders when missing, and starts the threads. Blocks for some milliseconds, or until
+    /// another process unlocks the file, at most [`Options::busy_timeout`].
     ///
     /// # Errors
-    /// [`Error::Url`] for options out of range; [`Error::Refused`] for a directory, a file that is no database of
-    /// rwork's or of a newer rwork's, or one that can't be written; [`Error::Full`] and [`Error::Unreachable`] for the
-    /// disk's own troubles.
+    /// [`Error::Url`] for options out of range; [`Error::Refused`] for a directory, a network file system, a file that is
+    /// no database of rwork's or of a newer rwork's, or one that can't be written; [`Error::Full`] and
+    /// [`Error::Unreachable`] for the disk's own troubles; a retryable [`Error::Act`] when another process keeps the file
+    /// locked.
     pub fn open(options: Options) -> Result<Self, Error> {
         let url = RedactedUrl::new(&format!("embedded:{}", options.path.display()));
         options.check().map_err(|expected| Error::Url { url: url.clone(), expected })?;
         let files = Files::beside(&options.path);
-        files.create(&url)?;
-        let failed = |path: &Path, error| error::open_failed(&url, path, error);
-        let lock = FairLock::open(&files.lock).map_err(|error| failed(&files.lock, error))?;
-        let writer = {
-            // Two processes must not both make the schema.
-            let _held = lock.hold().map_err(|error| failed(&files.lock, error))?;
-            schema::open_writer(&files.database, options.synchronous, &url)?
-        };
-        let reader = schema::open_reader(&files.database)
-            .map_err(|error| Failure::from(error).explain(&url, "open the database"))?;
-        let bells = Bells::open(&files).map_err(|error| failed(&files.bell, error))?;
-        let mut space = Space::new(files.clone(), options.ballast_bytes);
-        space.prepare(&writer);
-
         let inner =
-            Inner { writes: Arc::new(Inbox::new()), reads: Arc::new(Inbox::new()), _ear: None, options, url };
-        inner.start(&files, lock, writer, reader, bells, space)
+            Inner { options, url, files, writes: Arc::new(Inbox::new()), reads: Arc::new(Inbox::new()) };
+        inner.start()
     }
 
     /// Reads the whole file and says what is damaged in it, in SQLite's words; empty: nothing is. Takes a moment for each
@@ -82,40 +72,24 @@ impl Embedded {
 }
 
 impl Inner {
-    fn start(
-        mut self,
-        files: &Files,
-        lock: FairLock,
-        writer: Connection,
-        reader: Connection,
-        bells: Bells,
-        space: Space,
-    ) -> Result<Embedded, Error> {
-        let (writes, reads) = (Arc::clone(&self.writes), Arc::clone(&self.reads));
-        self._ear = Ear::open(files, move || writes.ring(), move || reads.ring())
-            .inspect_err(
-                |error| tracing::warn!(%error, "no bell: waiting for messages and results is slower"),
-            )
-            .ok();
-        let engine = Engine {
-            db: writer,
-            lock,
-            bells,
-            space,
-            clock: self.options.clock.clone(),
+    fn start(self) -> Result<Embedded, Error> {
+        let opener = Opener {
+            files: self.files.clone(),
+            options: self.options.clone(),
             url: self.url.clone(),
-            inbox: Arc::clone(&self.writes),
-            steady: Steady::new(self.options.lease),
-            sweep_interval: self.options.sweep_interval,
-            sweep_at: Instant::now(),
-            seats: Seats::default(),
-            receipt: 0,
+            writes: Arc::clone(&self.writes),
+            reads: Arc::clone(&self.reads),
         };
-        let reader = Reader::new(reader, self.options.clock.clone(), Arc::clone(&self.reads));
+        let opened = opener.open()?;
+        let reading = opener
+            .open_reader()
+            .map_err(|error| Failure::from(error).explain(&self.url, "open the database"))?;
+        let reader = Reader::new(reading, opened.id, opener.clone());
+        let engine = Engine::new(opened, opener);
         // From here on dropping `self` ends the threads.
         spawn("rwork-db-write", move || engine.run(), &self.url)?;
         spawn("rwork-db-read", move || reader.run(), &self.url)?;
-        Ok(Embedded { inner: Arc::new(self) })
+        Ok(Embedded { inner: Arc::new(self), results_elsewhere: false })
     }
 
     /// Has an act done in the next turn.

@@ -2,7 +2,8 @@
 //!
 //! Owns the file, its schema and the files beside it. One thread per process writes: it gathers what was asked for since
 //! its last turn into one transaction (group commit), then hands messages to the consumers that wait. One thread reads.
-//! A doorbell beside the file wakes the other processes, so that nobody polls.
+//! A doorbell beside the file wakes the other processes, so that nobody polls. A locked file for each consumer shows that
+//! its process lives.
 //!
 //! The way of a call: `broker`, `consumer`, `backend` (the traits) → `inbox` → `engine` (the turn) → `acts` (the
 //! statements); reads go to `reader`, and waiting for a result to `watch`.
@@ -14,16 +15,21 @@ mod backend;
 mod bell;
 mod broker;
 mod consumer;
+mod consumer_state;
 mod engine;
 mod error;
 mod files;
 mod handle;
 mod inbox;
+mod lock;
+mod network;
+mod opening;
 mod options;
+mod presence;
 mod reader;
+mod reaper;
 mod row;
 mod schema;
-mod seat;
 mod space;
 mod watch;
 

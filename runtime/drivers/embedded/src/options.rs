@@ -10,12 +10,12 @@ use rwork_protocol::service::{Error, RedactedUrl};
 
 /// The file when none is named.
 const DEFAULT_PATH: &str = "./rwork.db";
-/// Long enough for a starved renewal to come in time, short enough that a dead worker's messages move within seconds.
-const LEASE: Duration = Duration::from_secs(5);
-/// Below this, scheduling delays alone would lose leases.
-const LEASE_MIN: Duration = Duration::from_millis(20);
-/// Above this a message of a killed worker would wait longer than rwork promises.
-const LEASE_MAX: Duration = Duration::from_secs(10);
+/// Longer than any turn of a living process takes, short enough for people to wait.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Below this a short turn of another process would be an error.
+const BUSY_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// Above this it would be taken for a hang.
+const BUSY_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// What settling needs to go on while the disk is full: room to move the whole write-ahead log (4 MB) into the file, and
 /// as much again for what the transactions themselves take.
 const BALLAST_BYTES: u64 = 8 << 20;
@@ -36,8 +36,11 @@ pub struct Options {
     pub path: PathBuf,
     /// What a commit survives. Default [`Synchronous::Normal`].
     pub synchronous: Synchronous,
-    /// How long a delivery stays ours without renewal: 20 ms to 10 s. Default 5 s.
-    pub lease: Duration,
+    /// How long a call waits for another process to unlock the file, before it fails with an error that can be retried:
+    /// 0.1 to 60 s. Default 5 s.
+    pub busy_timeout: Duration,
+    /// Use the file on a network file system, where neither SQLite nor rwork can keep its promises. Default false.
+    pub force: bool,
     /// Largest message, headers and body together, in bytes: 1 to 512 MiB. Default 17 MiB.
     pub message_bytes_max: usize,
     /// Largest encoded record, in bytes: 1 to 512 MiB. Default 32 MiB.
@@ -47,7 +50,7 @@ pub struct Options {
     pub ballast_bytes: u64,
     /// How often expired results are looked for. Default 60 s.
     pub sweep_interval: Duration,
-    /// Wall clock for due times, leases and expiry. It must be the same for all processes that share the file.
+    /// Wall clock for due times and expiry. It must be the same for all processes that share the file.
     pub clock: Clock,
 }
 
@@ -56,7 +59,8 @@ impl Default for Options {
         Self {
             path: PathBuf::from(DEFAULT_PATH),
             synchronous: Synchronous::default(),
-            lease: LEASE,
+            busy_timeout: BUSY_TIMEOUT,
+            force: false,
             message_bytes_max: MESSAGE_BYTES_MAX,
             record_bytes_max: RECORD_BYTES_MAX,
             ballast_bytes: BALLAST_BYTES,
@@ -69,8 +73,9 @@ impl Default for Options {
 impl Options {
     /// Reads `embedded:PATH?name=value&…`, also written `embedded://PATH`; no path means `./rwork.db`.
     ///
-    /// The path is taken as it stands, up to the first `?`. Parameters: `synchronous` (`normal`, `full`), `lease`
-    /// (seconds), `ballast_bytes`, `message_bytes_max`, `record_bytes_max`, `sweep_interval` (seconds).
+    /// The path is taken as it stands, up to the first `?`. Parameters: `synchronous` (`normal`, `full`),
+    /// `busy_timeout` (seconds), `force` (`1`), `ballast_bytes`, `message_bytes_max`, `record_bytes_max`, `sweep_interval`
+    /// (seconds). `lease`, of the edition before, has no effect.
     ///
     /// # Errors
     /// [`Error::Url`] with what was expected: another scheme, an unknown or repeated parameter, a value out of range.
@@ -102,7 +107,12 @@ impl Options {
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "synchronous" => self.synchronous = Synchronous::parse(value)?,
-            "lease" => self.lease = seconds(name, value)?,
+            "busy_timeout" => self.busy_timeout = seconds(name, value)?,
+            "force" => self.force = yes(name, value)?,
+            "lease" => {
+                seconds(name, value)?;
+                tracing::warn!("`lease` has no effect on an embedded broker any more: remove it");
+            }
             "sweep_interval" => self.sweep_interval = seconds(name, value)?,
             "ballast_bytes" => self.ballast_bytes = number(name, value)?,
             "message_bytes_max" => self.message_bytes_max = number(name, value)?,
@@ -114,9 +124,10 @@ impl Options {
 
     pub(crate) fn check(&self) -> Result<(), String> {
         let bytes = 1..=BYTES_MAX_CEILING;
-        if !(LEASE_MIN..=LEASE_MAX).contains(&self.lease) {
-            let (least, most) = (LEASE_MIN.as_secs_f64(), LEASE_MAX.as_secs());
-            return Err(format!("`lease` to be {least}..={most} seconds (not {})", self.lease.as_secs_f64()));
+        if !(BUSY_TIMEOUT_MIN..=BUSY_TIMEOUT_MAX).contains(&self.busy_timeout) {
+            let (least, most) = (BUSY_TIMEOUT_MIN.as_secs_f64(), BUSY_TIMEOUT_MAX.as_secs());
+            let got = self.busy_timeout.as_secs_f64();
+            return Err(format!("`busy_timeout` to be {least}..={most} seconds (not {got})"));
         }
         for (name, value) in
             [("message_bytes_max", self.message_bytes_max), ("record_bytes_max", self.record_bytes_max)]
@@ -132,8 +143,15 @@ impl Options {
     }
 }
 
-const PARAMETERS: [&str; 6] =
-    ["synchronous", "lease", "ballast_bytes", "message_bytes_max", "record_bytes_max", "sweep_interval"];
+const PARAMETERS: [&str; 7] = [
+    "synchronous",
+    "busy_timeout",
+    "force",
+    "ballast_bytes",
+    "message_bytes_max",
+    "record_bytes_max",
+    "sweep_interval",
+];
 
 fn unknown(name: &str) -> String {
     let near = PARAMETERS
@@ -153,6 +171,14 @@ fn seconds(name: &str, value: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("`{name}` to be a number of seconds (not `{value}`)"))
+}
+
+fn yes(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("`{name}` to be `1` or `0` (not `{value}`)")),
+    }
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
@@ -224,11 +250,12 @@ mod tests {
             ("embedded:a?synchronous", "expected `synchronous=VALUE`"),
             ("embedded:a?synchronous=extra", "`normal` or `full` (not `extra`)"),
             ("embedded:a?syncronous=full", "did you mean `synchronous`?"),
-            ("embedded:a?zzz=1", "one of the parameters `synchronous`, `lease`"),
-            ("embedded:a?lease=1&lease=2", "parameter `lease` once"),
-            ("embedded:a?lease=soon", "number of seconds (not `soon`)"),
-            ("embedded:a?lease=-1", "number of seconds (not `-1`)"),
-            ("embedded:a?lease=11", "`lease` to be 0.02..=10 seconds (not 11)"),
+            ("embedded:a?zzz=1", "one of the parameters `synchronous`, `busy_timeout`"),
+            ("embedded:a?force=1&force=1", "parameter `force` once"),
+            ("embedded:a?force=yes", "`force` to be `1` or `0` (not `yes`)"),
+            ("embedded:a?busy_timeout=soon", "number of seconds (not `soon`)"),
+            ("embedded:a?busy_timeout=-1", "number of seconds (not `-1`)"),
+            ("embedded:a?busy_timeout=61", "`busy_timeout` to be 0.1..=60 seconds (not 61)"),
             ("embedded:a?message_bytes_max=0", "`message_bytes_max` to be 1..="),
             ("embedded:a?ballast_bytes=4MB", "whole number of bytes (not `4MB`)"),
             ("embedded:a?sweep_interval=0", "more than 0 seconds"),
@@ -250,9 +277,11 @@ mod tests {
         ] {
             assert_eq!(Options::parse_url(url).unwrap().path, PathBuf::from(path), "{url}");
         }
-        let options = Options::parse_url("embedded:q.db?synchronous=FULL&lease=0.5&ballast_bytes=0").unwrap();
+        let options =
+            Options::parse_url("embedded:q.db?synchronous=FULL&busy_timeout=0.5&ballast_bytes=0&force=1")
+                .unwrap();
         assert_eq!(options.synchronous, Synchronous::Full);
-        assert_eq!(options.lease, Duration::from_millis(500));
+        assert_eq!((options.busy_timeout, options.force), (Duration::from_millis(500), true));
         assert_eq!(options.ballast_bytes, 0);
     }
 }

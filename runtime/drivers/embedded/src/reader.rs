@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::engine::LOOK_INTERVAL;
+use crate::files::FileId;
 use crate::inbox::Inbox;
-use crate::options::Clock;
+use crate::opening::Opener;
+use crate::schema;
 use crate::watch::Watched;
 
 /// Questions answered before the watches are looked at again.
@@ -43,7 +45,9 @@ impl fmt::Debug for Question {
 #[derive(Debug)]
 pub(crate) struct Reader {
     db: Connection,
-    clock: Clock,
+    /// The file that is read.
+    id: FileId,
+    opener: Opener,
     inbox: Arc<Asks>,
     watches: Vec<Watched>,
     /// A bell was heard and not yet followed.
@@ -52,8 +56,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(db: Connection, clock: Clock, inbox: Arc<Asks>) -> Self {
-        Self { db, clock, inbox, watches: Vec::new(), stale: false, rest_until: Instant::now() }
+    pub(crate) fn new(db: Connection, id: FileId, opener: Opener) -> Self {
+        let inbox = Arc::clone(&opener.reads);
+        Self { db, id, opener, inbox, watches: Vec::new(), stale: false, rest_until: Instant::now() }
     }
 
     /// Works until the inbox is closed and empty.
@@ -72,6 +77,7 @@ impl Reader {
             if woken.closed && woken.items.is_empty() {
                 return;
             }
+            self.follow_file();
             self.stale |= woken.rung || looked.elapsed() >= LOOK_INTERVAL;
             for question in woken.items {
                 self.answer(question);
@@ -82,11 +88,25 @@ impl Reader {
         }
     }
 
+    /// Reads the file that stands at the path now, once the writing thread has made it.
+    fn follow_file(&mut self) {
+        let id = self.opener.files.id();
+        if id.as_ref().is_ok_and(|id| *id == self.id) {
+            return;
+        }
+        self.opener.writes.ring();
+        if let (Ok(id), Ok(db)) = (id, self.opener.open_reader())
+            && schema::is_current(&db)
+        {
+            (self.db, self.id, self.stale) = (db, id, true);
+        }
+    }
+
     fn answer(&mut self, question: Question) {
         match question {
             Question::Query(query) => query(&self.db),
             Question::Watch(mut watched) => {
-                if watched.look(&self.db, self.clock.now()) {
+                if watched.look(&self.db, self.opener.options.clock.now()) {
                     self.watches.push(watched);
                 }
             }
@@ -95,7 +115,7 @@ impl Reader {
 
     fn look(&mut self) -> Instant {
         let began = Instant::now();
-        let now = self.clock.now();
+        let now = self.opener.options.clock.now();
         self.stale = false;
         self.watches.retain_mut(|watched| watched.look(&self.db, now));
         let took: Duration = began.elapsed();

@@ -3,25 +3,23 @@
 //! `user_version` counts the migrations that were applied; a file of a newer rwork is refused, never guessed at.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rwork_protocol::service::{Error, RedactedUrl};
 
-use crate::error::{self, Failure};
-use crate::options::Synchronous;
+use crate::error;
+use crate::lock::FairLock;
+use crate::options::{Options, Synchronous};
 
 /// `rwrk`: tells our files from others'.
 const APPLICATION_ID: i32 = 0x7277_726b;
-/// Behind the fair lock, for strangers such as the `sqlite3` shell.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A log that grew larger, by one large transaction, is cut to this when it starts again.
 const LOG_BYTES_KEPT: i64 = 8 << 20;
 /// More statements than we have.
 const STATEMENTS_MAX: usize = 64;
 
 /// Each is applied once, in order. Never change one that was released: add another.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 const V1: &str = "
 CREATE TABLE queue(name TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -48,23 +46,39 @@ CREATE TABLE result(id PRIMARY KEY NOT NULL, expires INT, final INT NOT NULL, bo
 CREATE INDEX result_expires ON result(expires) WHERE expires IS NOT NULL;
 ";
 
-/// The connection that writes; makes or migrates the schema. Call it under the fair lock.
+// Processes of the first edition that have the file open go on with it: every column of theirs keeps its meaning, and a
+// session of ours has a lease that never ends, so that they end none.
+const V2: &str = "
+-- msg.tries: starts that were written down. redelivered: a consumer died while it held the message, or sent it back.
+ALTER TABLE msg ADD COLUMN redelivered INT NOT NULL DEFAULT 0;
+CREATE INDEX msg_delayed ON msg(queue) WHERE eta IS NOT NULL;
+CREATE INDEX dead_queue ON dead(queue);
+
+-- number: the last batch of commits; answers: one line for each commit in it.
+ALTER TABLE session ADD COLUMN number INT NOT NULL DEFAULT 0;
+ALTER TABLE session ADD COLUMN answers TEXT NOT NULL DEFAULT '';
+";
+
+/// The connection that writes; makes or migrates the schema. Call it while the lock is held.
 pub(crate) fn open_writer(
     path: &Path,
-    synchronous: Synchronous,
+    lock: &FairLock,
+    options: &Options,
     url: &RedactedUrl,
 ) -> Result<Connection, Error> {
-    let explain = |failure: rusqlite::Error| Failure::from(failure).explain(url, "open the database");
-    let mut db = connect(path).map_err(explain)?;
-    // Takes effect on an empty file only: free pages can then be given back when the disk is full.
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(explain)?;
+    let explain = |failure: rusqlite::Error| lock.explain(failure).explain(url, "open the database");
+    let mut db = connect(path, options).map_err(explain)?;
     let version = check_version(&db, url).map_err(|refusal| match refusal {
         Refusal::Sql(failure) => explain(failure),
         Refusal::Said(error) => error,
     })?;
-    let mode = set_up(&db, synchronous).map_err(explain)?;
+    if version == 0 {
+        // Free pages can then be given back when the disk is full.
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(explain)?;
+    }
+    let mode = set_up(&db, options.synchronous).map_err(explain)?;
     if mode != "wal" {
-        let why = "its file system can't be shared by processes (a network file system?)";
+        let why = "its file system can't be shared by processes";
         return Err(error::refused(url, why, "choose a path on a local disk"));
     }
     migrate(&mut db, version).map_err(explain)?;
@@ -72,16 +86,23 @@ pub(crate) fn open_writer(
 }
 
 /// A connection that only reads.
-pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let db = connect(path)?;
+pub(crate) fn open_reader(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
+    let db = connect(path, options)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+/// Whether the schema is made; false in a file that another process is about to set up.
+pub(crate) fn is_current(db: &Connection) -> bool {
+    let version = db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    version.is_ok_and(|version| usize::try_from(version) == Ok(MIGRATIONS.len()))
+}
+
+fn connect(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(BUSY_TIMEOUT)?;
+    // Behind the fair lock, for strangers such as the `sqlite3` shell.
+    db.busy_timeout(options.busy_timeout)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     db.pragma_update(None, "cache_size", -16_384)?;
     Ok(db)

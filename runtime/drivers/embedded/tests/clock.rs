@@ -1,4 +1,4 @@
-//! Due times, leases and expiry on a clock that is fed, set ahead and set back.
+//! Due times and expiry on a clock that is fed, set ahead and set back.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,13 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 use rwork_backend::{ResultBackend, Store};
-use rwork_broker::{Broker, Consume, Consumer, Disposition, Publish, Route, Settled};
+use rwork_broker::{
+    Batch, Broker, Commit, Committed, Consume, Consumer, Delivery, Disposition, Ending, Publish, Room, Route,
+};
 use rwork_embedded::{Clock, Embedded, Options};
 use rwork_protocol::{Message, QueueName, Record, State, TaskId, Timestamp};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const START: i64 = 1_795_000_000_000_000;
-const LEASE: Duration = Duration::from_millis(100);
+const ROOM: Room = Room { messages: 1, bytes: usize::MAX };
 
 struct Fed(Arc<AtomicI64>);
 
@@ -43,7 +45,7 @@ impl Fed {
         let clock = Clock::new(move || Timestamp::from_micros(now.load(Ordering::SeqCst)));
         let sweep_interval = Duration::from_millis(20);
         let path = folder.join("rwork.db");
-        Embedded::open(Options { path, clock, lease: LEASE, sweep_interval, ..Options::default() }).unwrap()
+        Embedded::open(Options { path, clock, sweep_interval, ..Options::default() }).unwrap()
     }
 }
 
@@ -61,8 +63,14 @@ async fn consumer(broker: &Embedded) -> Box<dyn Consumer> {
     broker.consume(Consume { queues, name: "w".to_owned(), unsettled_max: 10 }).await.unwrap()
 }
 
+async fn end(consumer: &dyn Consumer, number: u64, delivery: Delivery, how: Disposition) -> Committed {
+    let ending = Ending::Settle(delivery.settle(how));
+    let commits = vec![Commit { records: Vec::new(), publish: Vec::new(), ending }];
+    consumer.commit(&Batch { number, commits }).await.unwrap().remove(0)
+}
+
 async fn body(consumer: &dyn Consumer) -> (Bytes, u32) {
-    let delivery = consumer.receive(1).await.unwrap().remove(0);
+    let delivery = consumer.receive(ROOM).await.unwrap().remove(0);
     (delivery.message.body.clone(), delivery.delivery_count)
 }
 
@@ -72,7 +80,7 @@ async fn a_due_time_is_the_clocks() {
     let clock = Fed::new();
     let broker = clock.open(folder.path());
     let due = clock.now().plus(HOUR);
-    broker.publish(vec![message("late", Some(due)), message("soon", None)]).await.unwrap();
+    broker.publish_all(vec![message("late", Some(due)), message("soon", None)]).await.unwrap();
     let consumer = consumer(&broker).await;
     assert_eq!(body(&*consumer).await.0, "soon");
     let info = broker.queues().await.unwrap().remove(0);
@@ -86,69 +94,45 @@ async fn a_delivery_that_is_not_due_goes_back_in_one_step() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Fed::new();
     let broker = clock.open(folder.path());
-    broker.publish(vec![message("later", None)]).await.unwrap();
+    broker.publish_all(vec![message("later", None)]).await.unwrap();
     let consumer = consumer(&broker).await;
-    let delivery = consumer.receive(1).await.unwrap().remove(0);
+    let delivery = consumer.receive(ROOM).await.unwrap().remove(0);
     let again = delivery.clone();
     let delay = Disposition::Delay(clock.now().plus(HOUR));
-    let settled = consumer.settle(vec![delivery.settle(delay)]).await.unwrap();
-    assert_eq!(settled, [Settled::Done]);
+    assert_eq!(end(&*consumer, 1, delivery, delay).await, Committed::Done);
     let info = broker.queues().await.unwrap().remove(0);
     assert_eq!((info.ready, info.unsettled, info.delayed), (0, 0, 1));
     // Not ours any more: what is held back can't be ended by its old receipt.
-    let late = consumer.settle(vec![again.settle(Disposition::Ack)]).await.unwrap();
-    assert_eq!(late, [Settled::Lost]);
+    assert_eq!(end(&*consumer, 2, again, Disposition::Ack).await, Committed::Lost);
     clock.add(micros(HOUR));
-    let due = consumer.receive(1).await.unwrap().remove(0);
+    let due = consumer.receive(ROOM).await.unwrap().remove(0);
     assert_eq!((&due.message.body[..], due.delivery_count, due.redelivered), (&b"later"[..], 1, false));
     // A time that has passed: at once.
     let now = Disposition::Delay(clock.now());
-    assert_eq!(consumer.settle(vec![due.settle(now)]).await.unwrap(), [Settled::Done]);
+    assert_eq!(end(&*consumer, 3, due, now).await, Committed::Done);
     assert_eq!(body(&*consumer).await, (Bytes::from("later"), 1));
 }
 
 #[tokio::test]
-async fn a_clock_set_back_does_not_keep_a_dead_workers_messages() {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = Fed::new();
-    let doomed = clock.open(folder.path());
-    doomed.publish(vec![message("held", None)]).await.unwrap();
-    let held = consumer(&doomed).await;
-    assert_eq!(body(&*held).await, (Bytes::from("held"), 1));
-    drop((held, doomed));
-    clock.add(-micros(HOUR));
-    let broker = clock.open(folder.path());
-    let consumer = consumer(&broker).await;
-    let received = body(&*consumer);
-    tokio::pin!(received);
-    // A lease from now on, however far ahead the old end was; time goes on while we wait for it.
-    let mut tick = tokio::time::interval(LEASE / 10);
-    let (body, count) = loop {
-        tokio::select! {
-            received = &mut received => break received,
-            _ = tick.tick() => clock.add(micros(LEASE / 10)),
-        }
-    };
-    assert_eq!((body, count), (Bytes::from("held"), 2));
-    assert!(clock.now() < Timestamp::from_micros(START), "the old end of the lease was waited for");
-}
-
-#[tokio::test]
-async fn a_clock_set_ahead_does_not_take_from_the_living() {
+async fn no_clock_ends_a_consumer() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Fed::new();
     let (alive, other) = (clock.open(folder.path()), clock.open(folder.path()));
-    alive.publish(vec![message("held", None)]).await.unwrap();
+    alive.publish_all(vec![message("held", None)]).await.unwrap();
     let holding = consumer(&alive).await;
-    let held = holding.receive(1).await.unwrap();
-    let waiting = consumer(&other).await;
-    // Both were looking when the clock leapt; the holder renews within its lease, as workers do.
-    clock.add(micros(HOUR));
-    other.publish(vec![message("after", None)]).await.unwrap();
-    assert_eq!(body(&*waiting).await, (Bytes::from("after"), 1));
-    holding.renew().await.unwrap();
-    let acks = held.into_iter().map(|delivery| delivery.settle(rwork_broker::Disposition::Ack)).collect();
-    assert_eq!(holding.settle(acks).await.unwrap(), [rwork_broker::Settled::Done]);
+    let held = holding.receive(ROOM).await.unwrap().remove(0);
+    for leap in [micros(HOUR), -2 * micros(HOUR)] {
+        clock.add(leap);
+        // Looks for the dead when it starts.
+        let waiting = consumer(&other).await;
+        other.publish_all(vec![message("after", None)]).await.unwrap();
+        assert_eq!(body(&*waiting).await, (Bytes::from("after"), 1));
+        waiting.close(&[]).await.unwrap();
+        let after = holding.receive(ROOM).await.unwrap().remove(0);
+        assert_eq!(end(&*holding, 1 + u64::from(leap < 0), after, Disposition::Ack).await, Committed::Done);
+    }
+    assert!(holding.renew().await.unwrap());
+    assert_eq!(end(&*holding, 3, held, Disposition::Ack).await, Committed::Done);
 }
 
 #[tokio::test]

@@ -15,14 +15,17 @@ use std::process::Command;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use rwork_backend::{ResultBackend, Store, Stored};
-use rwork_broker::{Broker, Consume, Disposition, Publish, Route, Settled};
+use rwork_backend::{ResultBackend, Store};
+use rwork_broker::{
+    Batch, Broker, Commit, Committed, Consume, Delivery, Disposition, Ending, Publish, Room, Route,
+};
 use rwork_embedded::{Embedded, Error, Options};
 use rwork_protocol::{Message, Properties, QueueName, Record, State, TaskId};
 
 const DISK_BYTES: u64 = 32 << 20;
 const BALLAST_BYTES: u64 = 8 << 20;
 const BATCH: usize = 20;
+const ROOM: Room = Room { messages: 64, bytes: usize::MAX };
 
 /// A small file system, gone when dropped.
 struct Disk(tempfile::TempDir);
@@ -93,12 +96,21 @@ fn success(id: &TaskId) -> Store {
     Store { record, expires: None, reply_to: None, correlation_id: None }
 }
 
+fn ack(delivery: Delivery) -> Commit {
+    let ending = Ending::Settle(delivery.settle(Disposition::Ack));
+    Commit { records: Vec::new(), publish: Vec::new(), ending }
+}
+
+fn outcome((id, delivery): (&TaskId, Delivery)) -> Commit {
+    Commit { records: vec![success(id)], ..ack(delivery) }
+}
+
 /// Publishes until the disk is full; what was accepted.
 async fn publish_until_full(producer: &Embedded) -> BTreeSet<TaskId> {
     let mut accepted = BTreeSet::new();
     loop {
         let ids: Vec<_> = (0..BATCH).map(|_| TaskId::generate()).collect();
-        match producer.publish(batch(&ids)).await {
+        match producer.publish_all(batch(&ids)).await {
             Ok(()) => accepted.extend(ids),
             Err(error) => {
                 assert!(matches!(error, Error::Full { .. }), "{error}");
@@ -127,9 +139,9 @@ async fn producers_are_told_and_workers_drain() {
     let consume = Consume { queues: vec![queue.clone()], name: "w".to_owned(), unsettled_max: 64 };
     let consumer = worker.consume(consume).await.unwrap();
     let mut drained = BTreeSet::new();
-    let mut refused = false;
+    let (mut refused, mut number) = (false, 0);
     while drained.len() < accepted.len() {
-        let deliveries = consumer.receive(64).await.unwrap();
+        let deliveries = consumer.receive(ROOM).await.unwrap();
         let ids: Vec<_> = deliveries
             .iter()
             .map(|delivery| {
@@ -138,14 +150,12 @@ async fn producers_are_told_and_workers_drain() {
             .collect();
         // Beside each other, so that they can meet in one turn: a refused publication must not hurt a settlement.
         let more: Vec<_> = (0..BATCH).map(|_| TaskId::generate()).collect();
-        let (stored, sent) =
-            tokio::join!(worker.store(ids.iter().map(success).collect()), worker.publish(batch(&more)));
-        assert_eq!(stored.unwrap(), vec![Stored::Written; ids.len()]);
+        number += 1;
+        let outcomes = Batch { number, commits: ids.iter().zip(deliveries).map(outcome).collect() };
+        let (committed, sent) = tokio::join!(consumer.commit(&outcomes), worker.publish_all(batch(&more)));
+        assert_eq!(committed.unwrap(), vec![Committed::Done; ids.len()]);
         refused |= matches!(sent, Err(Error::Full { .. }));
         assert!(sent.is_err() || drained.len() > 200, "published into a full disk");
-        let acks: Vec<_> = deliveries.into_iter().map(|delivery| delivery.settle(Disposition::Ack)).collect();
-        let count = acks.len();
-        assert_eq!(consumer.settle(acks).await.unwrap(), vec![Settled::Done; count]);
         drained.extend(ids);
         if sent.is_ok() {
             // Space came back by draining alone: what was accepted now is part of the account.
@@ -157,18 +167,19 @@ async fn producers_are_told_and_workers_drain() {
 
     // With room again the reserve comes back, and producers are accepted.
     let more: Vec<_> = (0..BATCH).map(|_| TaskId::generate()).collect();
-    while producer.publish(batch(&more)).await.is_err() {
+    while producer.publish_all(batch(&more)).await.is_err() {
         tokio::task::yield_now().await;
     }
     assert!(ballast.exists());
     let mut left = accepted.difference(&drained).cloned().collect::<BTreeSet<_>>();
     left.extend(more);
     while !left.is_empty() {
-        for delivery in consumer.receive(64).await.unwrap() {
+        for delivery in consumer.receive(ROOM).await.unwrap() {
             let id = TaskId::new(delivery.message.properties.correlation_id.as_ref().unwrap()).unwrap();
             assert!(!drained.contains(&id), "settled before, and delivered again");
             left.remove(&id);
-            consumer.settle(vec![delivery.settle(Disposition::Ack)]).await.unwrap();
+            number += 1;
+            consumer.commit(&Batch { number, commits: vec![ack(delivery)] }).await.unwrap();
         }
     }
     let results = producer.get(&drained.iter().cloned().collect::<Vec<_>>()).await.unwrap();
@@ -193,20 +204,21 @@ async fn a_full_disk_can_be_opened_for_draining() {
     std::io::copy(&mut std::io::Read::take(std::io::repeat(1), BALLAST_BYTES / 2), &mut &little).unwrap();
 
     let broker = open(&disk);
-    let refusal = broker.publish(batch(&[TaskId::generate()])).await.unwrap_err();
+    let refusal = broker.publish_all(batch(&[TaskId::generate()])).await.unwrap_err();
     assert!(matches!(refusal, Error::Full { .. }), "{refusal}");
     let queues = vec![QueueName::new("q").unwrap()];
     let consumer =
         broker.consume(Consume { queues, name: "w".to_owned(), unsettled_max: 10_000 }).await.unwrap();
-    let mut left = accepted.len();
+    let (mut left, mut number) = (accepted.len(), 0);
     while left > 0 {
-        let acks: Vec<_> = consumer.receive(64).await.unwrap();
-        left -= acks.len();
-        let acks = acks.into_iter().map(|delivery| delivery.settle(Disposition::Ack)).collect();
-        assert!(consumer.settle(acks).await.unwrap().iter().all(|settled| *settled == Settled::Done));
+        let commits: Vec<_> = consumer.receive(ROOM).await.unwrap().into_iter().map(ack).collect();
+        left -= commits.len();
+        number += 1;
+        let committed = consumer.commit(&Batch { number, commits }).await.unwrap();
+        assert!(committed.iter().all(|committed| *committed == Committed::Done));
     }
     // Draining alone frees the disk: pages of messages that are gone are given back.
-    while broker.publish(batch(&[TaskId::generate()])).await.is_err() {
+    while broker.publish_all(batch(&[TaskId::generate()])).await.is_err() {
         tokio::task::yield_now().await;
     }
     assert!(ballast.exists());

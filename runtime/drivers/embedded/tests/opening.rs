@@ -39,13 +39,14 @@ async fn makes_folders_and_private_files() {
     let mut names = Vec::new();
     for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
         let entry = entry.unwrap();
-        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{:?}", entry.path());
+        let found = entry.metadata().unwrap();
+        let expected = if found.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(found.permissions().mode() & 0o777, expected, "{:?}", entry.path());
         names.push(entry.file_name().into_string().unwrap());
     }
     names.sort();
-    let expected =
-        ["", "-ballast", "-bell", "-done", "-lock", "-shm", "-wal"].map(|end| format!("rwork.db{end}"));
+    let expected = ["", "-ballast", "-bell", "-consumers", "-done", "-lock", "-shm", "-wal"]
+        .map(|end| format!("rwork.db{end}"));
     assert_eq!(names, expected);
     assert_eq!(fs::metadata(path.with_file_name("rwork.db-ballast")).unwrap().len(), 8 << 20);
 }
@@ -79,7 +80,7 @@ fn refuses_a_newer_schema_and_leaves_it_alone() {
     let db = Connection::open(&path).unwrap();
     db.pragma_update(None, "user_version", 99).unwrap();
     let said = refusal(&path);
-    assert!(said.ends_with("its schema has version 99, and this rwork knows up to 1"), "{said}");
+    assert!(said.ends_with("its schema has version 99, and this rwork knows up to 2"), "{said}");
     assert_eq!(db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap(), 99);
 }
 
@@ -94,10 +95,10 @@ fn refuses_a_place_that_cannot_be_written() {
 #[test]
 fn refuses_options_out_of_range() {
     let folder = tempfile::tempdir().unwrap();
-    let lease = Duration::from_secs(60);
-    let options = Options { lease, ..at(folder.path().join("rwork.db")) };
+    let busy_timeout = Duration::from_secs(61);
+    let options = Options { busy_timeout, ..at(folder.path().join("rwork.db")) };
     let said = Embedded::open(options).unwrap_err().to_string();
-    assert!(said.contains("expected `lease` to be 0.02..=10 seconds (not 60)"), "{said}");
+    assert!(said.contains("expected `busy_timeout` to be 0.1..=60 seconds (not 61)"), "{said}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod hub;
 mod keys;
+mod late_subscribers;
 mod record;
 mod slot;
 mod store;
@@ -16,6 +17,9 @@ use rwork_protocol::{Record, TaskId};
 use crate::handle::Redis;
 pub(crate) use hub::Hub;
 pub(crate) use keys::Keys;
+pub(crate) use late_subscribers::LateSubscribers;
+pub(crate) use record::is_success;
+pub(crate) use store::expiry_ms;
 
 /// Records read by one command: a few hundred keep the server's pause short.
 const READ_MAX: usize = 256;

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use rwork_broker::{
-    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, PriorityOrder, Publish,
-    QueueInfo,
+    Broker, Capabilities, Consume, Consumer, DeadLetter, DeadLetterQuery, Error, Ownership, PriorityOrder,
+    Publish, QueueInfo,
 };
 use rwork_protocol::QueueName;
 
@@ -14,10 +14,7 @@ use crate::consumer::RedisConsumer;
 use crate::handle::Redis;
 use crate::keys::BrokerKeys;
 use crate::options::Transport;
-use crate::{dead, publish, queues};
-
-/// More lost consumers than this are left to their leases.
-const LOST_MAX: usize = 64;
+use crate::{dead_letters, publish, queues};
 
 #[async_trait]
 impl Broker for Redis {
@@ -25,7 +22,8 @@ impl Broker for Redis {
         Capabilities {
             delayed: true,
             priorities: Some(PriorityOrder::LowFirst),
-            lease: Some(self.inner.options.lease),
+            ownership: Ownership::Lease(self.inner.options.lease),
+            commits_records: self.results.is_some(),
             counts_deliveries: true,
             atomic_publish: true,
             exchanges: true,
@@ -33,12 +31,12 @@ impl Broker for Redis {
         }
     }
 
-    async fn publish(&self, batch: Vec<Publish>) -> Result<(), Error> {
+    async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Result<(), Error>>, Error> {
         publish::publish(&self.inner, &batch).await
     }
 
     async fn consume(&self, options: Consume) -> Result<Box<dyn Consumer>, Error> {
-        Ok(Box::new(RedisConsumer::enter(&self.inner, options).await?))
+        Ok(Box::new(RedisConsumer::enter(self, options).await?))
     }
 
     async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
@@ -50,15 +48,15 @@ impl Broker for Redis {
     }
 
     async fn dead_letters(&self, query: DeadLetterQuery) -> Result<Vec<DeadLetter>, Error> {
-        dead::list(&self.inner, &query).await
+        dead_letters::list(&self.inner, &query).await
     }
 
     async fn retry_dead_letters(&self, query: DeadLetterQuery) -> Result<u64, Error> {
-        dead::retry(&self.inner, &query).await
+        dead_letters::retry(&self.inner, &query).await
     }
 
     async fn purge_dead_letters(&self, query: DeadLetterQuery) -> Result<u64, Error> {
-        dead::purge(&self.inner, &query).await
+        dead_letters::purge(&self.inner, &query).await
     }
 }
 
@@ -68,9 +66,6 @@ pub(crate) struct BrokerState {
     pub(crate) keys: BrokerKeys,
     /// Queues that were bound by this handle. Held for one look.
     bound: Mutex<HashSet<QueueName>>,
-    /// Consumers of this process that ended without giving back. Nobody here can settle for them any more, so that the next
-    /// one need not wait for their leases. Held for one move.
-    lost: Mutex<Vec<String>>,
 }
 
 /// Queues whose bindings are remembered as made; then it begins anew.
@@ -78,7 +73,7 @@ const BOUND_MAX: usize = 10_000;
 
 impl BrokerState {
     pub(crate) fn new(transport: &Transport) -> Self {
-        Self { keys: BrokerKeys::new(transport), bound: Mutex::default(), lost: Mutex::default() }
+        Self { keys: BrokerKeys::new(transport), bound: Mutex::default() }
     }
 
     /// Those of the queues that this handle has not bound yet.
@@ -93,23 +88,6 @@ impl BrokerState {
             bound.clear();
         }
         bound.extend(queues.into_iter().cloned());
-    }
-
-    pub(crate) fn lose(&self, consumer: String) {
-        let mut lost = locked(&self.lost);
-        if lost.len() < LOST_MAX {
-            lost.push(consumer);
-        }
-    }
-
-    /// The lost ones so far.
-    pub(crate) fn lost(&self) -> Vec<String> {
-        locked(&self.lost).clone()
-    }
-
-    /// These need not be mentioned again.
-    pub(crate) fn fenced(&self, consumers: &[String]) {
-        locked(&self.lost).retain(|lost| !consumers.contains(lost));
     }
 }
 

@@ -1,291 +1,266 @@
-//! The consumer trait on Redis: one lease, one connection to take by, one table of what is held.
+//! The consumer trait on Redis: an identity, its present line, and a table of what is held.
 
-mod calls;
-mod pump;
-mod table;
-
-use std::collections::HashSet;
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
-use rwork_broker::{Consume, Consumer, Delivery, Disposition, Error, Receipt, Settled, Settlement};
-use rwork_protocol::Timestamp;
+use rwork_broker::{Batch, Committed, Consume, Consumer, Delivery, Error, Receipt, Resumed, Room};
+use rwork_protocol::QueueName;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::locked;
-use crate::care::Care;
-use crate::handle::Inner;
-use crate::lease::{self, Cursor};
-use crate::link::Wire;
-use crate::settle::{Act, Ended, Parking, settle};
-use crate::take::Sources;
-use crate::{dead, envelope};
-use pump::Pump;
-pub(crate) use table::{Held, Table};
+use crate::commit::{commit, release};
+use crate::deliveries::{Deliveries, Held};
+use crate::handle::{Inner, Redis};
+use crate::line::Line;
+use crate::link::Script;
+use crate::reaper::{Reaper, own_process};
+use crate::receiver::Receiver;
+use crate::renewal::{Renewal, lease_ms};
+use crate::reply;
+use crate::results::Results;
+use crate::resume::{Tokens, random, resume};
+use crate::sources::Sources;
 
-/// Messages given back by one call when a consumer ends.
-const RELEASE_MAX: usize = 500;
+static ENTER: Script =
+    Script::new(concat!(include_str!("scripts/session.lua"), include_str!("scripts/enter.lua")));
+static BIND: Script = Script::new(include_str!("scripts/bind.lua"));
+static LEAVE: Script =
+    Script::new(concat!(include_str!("scripts/session.lua"), include_str!("scripts/leave.lua")));
 
-/// A consumer. Dropped without `close` it is dead, and the next one of this handle, or any that sees its lease run out,
-/// gives back what it held.
+/// Queues of one consumer: each is watched by some keys, which the server remembers, and looked at once a second.
+const QUEUES_MAX: usize = 10_000;
+/// Queues bound by one call.
+const BIND_MAX: usize = 1000;
+
+/// A consumer. Dropped without `close` it is dead: others find that it renews no more.
 #[derive(Debug)]
 pub(crate) struct RedisConsumer {
     shared: Arc<Shared>,
-    /// Whoever receives. Held over waiting: one caller at a time.
-    pump: tokio::sync::Mutex<Pump>,
-    /// Where the next renewal goes on. Held for one move.
-    cursor: Mutex<Cursor>,
-    /// Of what others left behind.
-    care: Care,
+    /// Held over waiting: one caller at a time.
+    receiver: tokio::sync::Mutex<Receiver>,
+    renewal: Renewal,
+    reaper: Reaper,
 }
 
-/// What an act under way needs, too.
+/// What each call of a consumer needs.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) inner: Arc<Inner>,
-    /// One per incarnation, so that nothing of an earlier one is ever mistaken for ours.
+    pub(crate) results: Option<Arc<Results>>,
+    /// Unique, so that nothing of another consumer is ever mistaken for ours.
     pub(crate) id: String,
     pub(crate) name: String,
+    /// Of the store when it began.
+    pub(crate) incarnation: String,
     pub(crate) sources: Sources,
     pub(crate) unsettled_max: usize,
-    /// Takes, and is told when something comes.
-    pub(crate) wire: Wire,
-    /// The server tells; otherwise we must ask.
-    pub(crate) is_told: bool,
-    /// Waits at a list when there is nothing.
-    pub(crate) may_wait: bool,
-    /// Rung by the server's word.
-    pub(crate) bell: Arc<Notify>,
+    /// The present line. Held for one move, after `deliveries`.
+    line: Mutex<Arc<Line>>,
+    /// Held for a few moves.
+    pub(crate) tokens: Mutex<Tokens>,
     /// Held for some moves.
-    pub(crate) table: Mutex<Table>,
-    /// Rung when something was settled.
+    pub(crate) deliveries: Mutex<Deliveries>,
+    /// Rung when something is not held any more.
     pub(crate) room: Notify,
     /// Takes nothing any more.
     pub(crate) closing: CancellationToken,
-    closed: AtomicBool,
-    lost: AtomicBool,
+    /// Calls that change what is held.
+    calls: Arc<Calls>,
+}
+
+/// Calls that change what is held: those under way, and a number that each beginning and end changes.
+#[derive(Debug, Default)]
+struct Calls {
+    under_way: AtomicUsize,
+    changes: AtomicU64,
+}
+
+/// A call under way, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Calls>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.changes.fetch_add(1, Ordering::SeqCst);
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl RedisConsumer {
-    pub(crate) async fn enter(inner: &Arc<Inner>, options: Consume) -> Result<Self, Error> {
-        let bell = Arc::new(Notify::new());
-        let ring = Arc::clone(&bell);
-        let wire = inner
-            .commands
-            .dedicated(move |_| {
-                ring.notify_one();
-                Ok::<_, Infallible>(())
-            })
-            .await?;
-        let is_told = pump::ask_to_be_told(&wire).await?;
-        let may_wait = pump::may_end_waits(inner, &wire).await?;
-        let (id, sources) = (Uuid::new_v4().to_string(), Sources::new(&inner.broker.keys, &options.queues));
-        let seen = lease::enter(inner, &id, &sources).await?;
-        let shared = Shared {
+    pub(crate) async fn enter(redis: &Redis, options: Consume) -> Result<Self, Error> {
+        let inner = &redis.inner;
+        check(inner, &options.queues)?;
+        let sources = Sources::new(&inner.broker.keys, &options.queues);
+        let line = Line::open(inner, &sources).await?;
+        bind(inner, &options.queues).await?;
+        let (id, tokens) = (Uuid::new_v4().to_string(), Tokens::new());
+        let incarnation = register(inner, &id, &tokens.current).await?;
+        let shared = Arc::new(Shared {
             inner: Arc::clone(inner),
+            results: redis.results.clone(),
             id,
             name: options.name.clone(),
+            incarnation,
+            sources,
             unsettled_max: options.unsettled_max.max(1),
-            wire,
-            is_told,
-            may_wait,
-            bell,
-            table: Mutex::default(),
+            line: Mutex::new(Arc::new(line)),
+            tokens: Mutex::new(tokens),
+            deliveries: Mutex::default(),
             room: Notify::new(),
             closing: CancellationToken::new(),
-            closed: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
-            sources,
-        };
-        let node = options.name;
-        let consumer = Self {
-            pump: tokio::sync::Mutex::new(Pump::new(&shared)),
-            shared: Arc::new(shared),
-            cursor: Mutex::default(),
-            care: Care::new(Arc::clone(inner), node),
-        };
-        consumer.care.look(seen);
-        Ok(consumer)
+            calls: Arc::default(),
+        });
+        Ok(Self {
+            receiver: tokio::sync::Mutex::new(Receiver::new(&shared)),
+            renewal: Renewal::new(inner),
+            reaper: Reaper::new(Arc::clone(inner), options.name),
+            shared,
+        })
     }
+}
 
-    /// What a batch asks for, as far as it is ours: place in the batch, receipt, end.
-    fn prepare(&self, batch: &[Settlement]) -> (Vec<(usize, u64)>, Vec<Ended>) {
-        let now = Timestamp::from_system(SystemTime::now());
-        let table = locked(&self.shared.table);
-        let mut asked: Vec<(usize, u64)> = Vec::with_capacity(batch.len());
-        let mut ended = Vec::with_capacity(batch.len());
-        let mut seen = HashSet::with_capacity(batch.len());
-        for (place, settlement) in batch.iter().enumerate() {
-            let Receipt::Number(receipt) = settlement.receipt else { continue };
-            let Some(held) = table.get(receipt).filter(|_| seen.insert(receipt)) else { continue };
-            ended.push(Ended {
-                tag: held.tag.clone(),
-                number: receipt,
-                act: self.shared.act(held, &settlement.disposition, now),
-            });
-            asked.push((place, receipt));
-        }
-        (asked, ended)
+fn check(inner: &Inner, queues: &[QueueName]) -> Result<(), Error> {
+    let count = queues.len();
+    if (1..=QUEUES_MAX).contains(&count) {
+        return Ok(());
     }
+    Err(Error::Refused {
+        url: inner.url.clone(),
+        why: format!("expected 1 to {QUEUES_MAX} queues for one consumer, got {count}"),
+        hint: "divide the queues among several workers".to_owned(),
+    })
+}
 
-    /// Gives back all that is held, the last taken first, so that the first taken is the first served.
-    async fn release(&self) -> Result<(), Error> {
-        let receipts = locked(&self.shared.table).receipts();
-        for part in receipts.rchunks(RELEASE_MAX) {
-            let ended: Vec<Ended> = {
-                let table = locked(&self.shared.table);
-                let now = Timestamp::default();
-                let release = |receipt: &u64| {
-                    let held = table.get(*receipt)?;
-                    let act = self.shared.act(held, &Disposition::Release, now);
-                    Some(Ended { tag: held.tag.clone(), number: *receipt, act })
-                };
-                part.iter().filter_map(release).collect()
-            };
-            if settle(&self.shared.inner, &self.shared.id, &ended).await?.is_none() {
-                self.shared.lost.store(true, Ordering::Relaxed);
-                return Ok(());
-            }
-            let mut table = locked(&self.shared.table);
-            part.iter().for_each(|receipt| table.remove(*receipt));
+/// Binds queues as kombu does when it declares them.
+async fn bind(inner: &Inner, queues: &[QueueName]) -> Result<(), Error> {
+    let own = &inner.broker.keys;
+    for queues in queues.chunks(BIND_MAX) {
+        let keys: Vec<String> = queues
+            .iter()
+            .flat_map(|queue| [own.bindings(queue.as_str()), own.permanent_bindings(queue.as_str())])
+            .collect();
+        let mut call = BIND.call(&keys);
+        for queue in queues {
+            call.arg(own.own_binding(queue));
         }
-        Ok(())
+        inner.commands.script("declare queues", &call).await?;
+        inner.broker.bind(queues);
     }
+    Ok(())
+}
+
+/// Registers a new consumer; the store's incarnation.
+async fn register(inner: &Inner, id: &str, token: &str) -> Result<String, Error> {
+    const ACT: &str = "begin to consume";
+    let own = &inner.broker.keys;
+    let mut call = ENTER.call(&[&own.consumers, &own.consumer(id), &own.incarnation]);
+    call.arg(id).arg(token).arg(lease_ms(inner)).arg(own_process()).arg(random());
+    let answer = inner.commands.script(ACT, &call).await?;
+    reply::text(answer).ok_or_else(|| reply::odd(&inner.url, ACT, "an incarnation"))
 }
 
 #[async_trait]
 impl Consumer for RedisConsumer {
-    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, Error> {
-        if max == 0 {
-            return Ok(Vec::new());
-        }
-        let mut pump = self.pump.lock().await;
-        tokio::select! {
-            () = self.care.has_looked() => {}
-            () = self.shared.closing.cancelled() => {}
-        }
-        loop {
-            self.shared.check()?;
-            let ready = pump.ready(&self.shared, max);
-            if !ready.is_empty() {
-                return Ok(ready);
-            }
-            pump.step(&self.shared, max).await?;
-        }
+    async fn resume(&self) -> Result<Resumed, Error> {
+        self.shared.check()?;
+        resume(&self.shared).await
     }
 
-    async fn settle(&self, batch: Vec<Settlement>) -> Result<Vec<Settled>, Error> {
-        let mut answers = vec![Settled::Lost; batch.len()];
-        let (asked, ended) = self.prepare(&batch);
-        if ended.is_empty() {
-            return Ok(answers);
-        }
-        let Some(done) = settle(&self.shared.inner, &self.shared.id, &ended).await? else {
-            self.shared.lost.store(true, Ordering::Relaxed);
-            return Ok(answers);
-        };
-        let mut table = locked(&self.shared.table);
-        for ((place, receipt), done) in asked.into_iter().zip(done) {
-            table.remove(receipt);
-            if let Some(answer) = answers.get_mut(place).filter(|_| done) {
-                *answer = Settled::Done;
-            }
-        }
-        drop(table);
+    async fn receive(&self, room: Room) -> Result<Vec<Delivery>, Error> {
+        self.receiver.lock().await.receive(&self.shared, room).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Committed>, Error> {
+        let committed = commit(&self.shared, batch).await?;
         self.shared.room.notify_one();
-        Ok(answers)
+        Ok(committed)
     }
 
-    async fn renew(&self) -> Result<(), Error> {
-        let Shared { inner, id, sources, .. } = &*self.shared;
-        if self.shared.closed.load(Ordering::Relaxed) {
-            return Err(self.shared.closed());
-        }
-        let from = locked(&self.cursor).clone();
-        let Some(renewed) = lease::renew(inner, id, sources, &from).await? else {
-            self.shared.lost.store(true, Ordering::Relaxed);
-            return Err(self.shared.lease_lost());
+    async fn renew(&self) -> Result<bool, Error> {
+        self.shared.check()?;
+        self.renewal.renew(&self.shared, &self.reaper).await
+    }
+
+    async fn close(&self, started: &[Receipt]) -> Result<(), Error> {
+        let shared = &*self.shared;
+        // Whoever receives goes away at this.
+        shared.closing.cancel();
+        self.receiver.lock().await.close(shared).await;
+        let closed = async {
+            release(shared, started).await?;
+            leave(shared).await
         };
-        *locked(&self.cursor) = renewed.next;
-        self.care.look(renewed.seen);
-        Ok(())
-    }
-
-    async fn close(&self) -> Result<(), Error> {
-        if self.shared.closed.load(Ordering::Relaxed) {
-            return Ok(());
+        match closed.await {
+            // Others know it as dead, and have given back what it held.
+            Err(Error::LeaseLost { .. }) => Ok(()),
+            closed => closed,
         }
-        // Whoever receives leaves the pump at this.
-        self.shared.closing.cancel();
-        self.care.end();
-        let mut pump = self.pump.lock().await;
-        pump.finish(&self.shared).await;
-        self.release().await?;
-        lease::leave(&self.shared.inner, &self.shared.id, &self.shared.sources).await?;
-        self.shared.closed.store(true, Ordering::Relaxed);
-        Ok(())
     }
 }
 
-impl Drop for RedisConsumer {
-    fn drop(&mut self) {
-        if !self.shared.closed.load(Ordering::Relaxed) {
-            self.shared.inner.broker.lose(self.shared.id.clone());
-        }
-    }
+async fn leave(shared: &Shared) -> Result<(), Error> {
+    let own = &shared.inner.broker.keys;
+    let mut call = LEAVE.call(&[&own.consumers, &own.consumer(&shared.id), &own.held(&shared.id)]);
+    call.arg(&shared.id).arg(shared.token());
+    shared.inner.commands.script("end consuming", &call).await.map(drop)
 }
 
 impl Shared {
-    /// Whether it may take.
-    fn check(&self) -> Result<(), Error> {
-        if self.closing.is_cancelled() {
-            return Err(self.closed());
+    /// Whether it may do anything.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.closing.is_cancelled() {
+            true => Err(Error::Closed { name: self.name.clone() }),
+            false => Ok(()),
         }
-        if self.lost.load(Ordering::Relaxed) {
-            return Err(self.lease_lost());
-        }
-        Ok(())
     }
 
-    pub(crate) fn lose(&self) -> Error {
-        self.lost.store(true, Ordering::Relaxed);
-        self.lease_lost()
-    }
-
-    fn lease_lost(&self) -> Error {
+    pub(crate) fn lease_lost(&self) -> Error {
         Error::LeaseLost { name: self.name.clone() }
     }
 
-    fn closed(&self) -> Error {
-        Error::Closed { name: self.name.clone() }
+    /// Name of a delivery in `unacked`.
+    pub(crate) fn tag(&self, held: &Held) -> String {
+        self.tag_of(held.taking)
     }
 
-    /// How a disposition is done here.
-    fn act(&self, held: &Held, disposition: &Disposition, now: Timestamp) -> Act {
-        let queue = self.sources.queues.get(held.queue).map_or("", |source| source.name.as_str());
-        let list = || self.inner.broker.keys.list(queue, held.step);
-        // It was read when it came: marking it can't fail. If it did, an unmarked one is better than none.
-        let marked =
-            |count| envelope::redelivered(&held.envelope, count).unwrap_or_else(|_| held.envelope.clone());
-        match disposition {
-            Disposition::Ack => Act::Ack,
-            Disposition::Requeue => {
-                Act::Back { list: list(), envelope: marked(held.delivery_count.saturating_add(1)) }
-            }
-            Disposition::Release => Act::Head { list: list(), envelope: marked(held.delivery_count) },
-            Disposition::Delay(until) => {
-                let parking = Parking::until(&self.inner, *until, now, queue, held.step, &held.envelope);
-                parking.map_or_else(|| Act::Back { list: list(), envelope: held.envelope.clone() }, Act::Park)
-            }
-            Disposition::DeadLetter(reason) => Act::Dead {
-                queue: queue.to_owned(),
-                letter: dead::write(queue, held.delivery_count, reason, &held.envelope),
-            },
-        }
+    pub(crate) fn tag_of(&self, taking: u64) -> String {
+        format!("{}:{taking}", self.id)
+    }
+
+    pub(crate) fn token(&self) -> String {
+        locked(&self.tokens).current.clone()
+    }
+
+    pub(crate) fn last_taking(&self) -> u64 {
+        locked(&self.deliveries).last_taking()
+    }
+
+    /// The present line and its number.
+    pub(crate) fn line(&self) -> (u64, Arc<Line>) {
+        let deliveries = locked(&self.deliveries);
+        (deliveries.line, Arc::clone(&locked(&self.line)))
+    }
+
+    /// Puts a new line in the place of the old one.
+    pub(crate) fn replace(&self, line: Line, deliveries: &mut Deliveries) {
+        deliveries.line += 1;
+        *locked(&self.line) = Arc::new(line);
+    }
+
+    /// Notes a call that changes what is held.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        self.calls.under_way.fetch_add(1, Ordering::SeqCst);
+        self.calls.changes.fetch_add(1, Ordering::SeqCst);
+        UnderWay(Arc::clone(&self.calls))
+    }
+
+    /// How many are held, and after how many changes; `None` while it is changing.
+    pub(crate) fn count(&self) -> Option<(usize, u64)> {
+        let changes = self.calls.changes.load(Ordering::SeqCst);
+        let is_changing = self.calls.under_way.load(Ordering::SeqCst) > 0;
+        (!is_changing).then(|| (locked(&self.deliveries).len(), changes))
     }
 }

@@ -14,6 +14,7 @@ mod tests;
 
 use bytes::Bytes;
 use rwork_protocol::Message;
+use rwork_protocol::json::without_lone_surrogates;
 
 pub(crate) use read::{read, read_held, unwrap_held};
 pub(crate) use splice::{redelivered, renewed};
@@ -49,6 +50,12 @@ impl Malformed {
     fn new(found: impl Into<String>) -> Self {
         Self { found: found.into() }
     }
+}
+
+/// Parses JSON that may have half characters in its strings, which Python writes and no parser takes: then a text that has
+/// `\ufffd` in their places, where every byte is at its old place.
+fn lenient<T, E>(source: &Bytes, parse: impl Fn(&Bytes) -> Result<T, E>) -> Result<T, E> {
+    parse(source).or_else(|error| parse(&without_lone_surrogates(source).ok_or(error)?))
 }
 
 /// Reads, marks and reads again: what holds for any bytes. For tests and the fuzz target.

@@ -8,11 +8,12 @@ use std::io;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
+use rwork_net::{Failure, Words};
 use rwork_protocol::service::{Error, RedactedUrl};
-use rwork_tls::{Failure, Words};
 
 /// What Redis calls what TLS is about.
 pub(crate) const WORDS: Words = Words {
+    name: "Redis",
     plain: "redis://",
     tls_port: "the server's `tls-port`",
     no_client_certificates: "`tls-auth-clients no`",
@@ -81,9 +82,7 @@ fn explain_server(url: &RedactedUrl, act: &str, said: &ServerError, error: Redis
     let refused = |hint: &str| Error::Refused { url: url.clone(), why: text.clone(), hint: hint.to_owned() };
     let full = |hint: &str| Error::Full { url: url.clone(), why: text.clone(), hint: hint.to_owned() };
     match Trouble::of(said) {
-        Trouble::Memory => full(
-            "raise `maxmemory` of that server, or let workers drain the queues; `rwork purge` deletes messages",
-        ),
+        Trouble::Memory => full(MEMORY_HINT),
         Trouble::Disk => full("free space on its disk or mend its persistence: its log says what failed"),
         Trouble::Replica => Failure::unreachable(url, text, REPLICA_HINT).into(),
         Trouble::Cluster => refused(CLUSTER_HINT),
@@ -98,6 +97,14 @@ fn explain_server(url: &RedactedUrl, act: &str, said: &ServerError, error: Redis
     }
 }
 
+/// The refusal of a server whose memory is full, where a script was told so.
+pub(crate) fn full(url: &RedactedUrl) -> Error {
+    let why = "OOM its memory is full, and results have taken what they may beyond `maxmemory`".to_owned();
+    Error::Full { url: url.clone(), why, hint: MEMORY_HINT.to_owned() }
+}
+
+const MEMORY_HINT: &str =
+    "raise `maxmemory` of that server, or let workers drain the queues; `rwork purge` deletes messages";
 pub(crate) const CLUSTER_HINT: &str = "rwork needs one Redis with all keys, not a cluster: take a server without `cluster-enabled`, with Sentinel if it must fail over";
 pub(crate) const REPLICA_HINT: &str =
     "use the master's address, or `sentinel://` URLs so that rwork finds the master by itself";

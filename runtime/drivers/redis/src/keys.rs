@@ -20,8 +20,11 @@ pub(crate) struct BrokerKeys {
     pub(crate) unacked: String,
     pub(crate) unacked_index: String,
     pub(crate) unacked_mutex: String,
-    /// Sorted set: consumer → end of its lease, in milliseconds of the server's clock. Negative: it is being recovered.
+    /// Sorted set: consumer → counter of its renewals, which is also the end of a lease to the first edition, in milliseconds
+    /// of the server's clock. Negative: it was reaped.
     pub(crate) consumers: String,
+    /// String, random and set once: another one or none tells that the store lost everything.
+    pub(crate) incarnation: String,
     /// Sorted set of dead letters, all with score 0: their ids are in the order of time.
     pub(crate) dead: String,
     /// Hash: dead letter → JSON.
@@ -41,6 +44,7 @@ impl BrokerKeys {
             unacked_index: key(&transport.unacked_index_key),
             unacked_mutex: key(&transport.unacked_mutex_key),
             consumers: key("rwork.consumers"),
+            incarnation: key("rwork.incarnation"),
             dead: key("rwork.dead"),
             letters: key("rwork.dead.letters"),
             dead_counts: key("rwork.dead.counts"),
@@ -84,10 +88,19 @@ impl BrokerKeys {
         format!("{}rwork.parked.{queue}", self.prefix)
     }
 
-    /// List: what a blocking move took from a queue's first list and the take after it has not seen yet, which it does in the
-    /// same moment. Whatever stays is taken by whoever takes next.
+    /// List: messages that a worker of the first edition was taking when it died.
     pub(crate) fn taking(&self, queue: &str) -> String {
         format!("{}rwork.taking.{queue}", self.prefix)
+    }
+
+    /// Hash of a consumer: token of its line, process, number of its last batch with the answers, number of its last taking,
+    /// `s:<tag>` → starts that were written down.
+    pub(crate) fn consumer(&self, consumer: &str) -> String {
+        format!("{}{consumer}", self.consumer_prefix())
+    }
+
+    pub(crate) fn consumer_prefix(&self) -> String {
+        format!("{}rwork.consumer.", self.prefix)
     }
 
     /// Set: tags that a consumer holds.

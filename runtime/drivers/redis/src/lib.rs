@@ -21,23 +21,28 @@
 mod backend;
 mod bindings;
 mod broker;
-mod care;
+mod commit;
 mod consumer;
-mod dead;
+mod dead_letters;
+mod delayed;
+mod deliveries;
 mod envelope;
 mod error;
 mod examine;
 mod handle;
 mod keys;
-mod lease;
+mod line;
 mod link;
 mod options;
 mod publish;
 mod queues;
-mod recover;
+mod reaper;
+mod receiver;
+mod renewal;
 mod reply;
-mod settle;
-mod take;
+mod results;
+mod resume;
+mod sources;
 mod url;
 
 #[doc(hidden)]

@@ -4,14 +4,13 @@
 //! with it. Neither repeats a command, save for a script that the server did not know: whoever asks decides.
 
 mod connect;
-mod pulse;
 mod script;
 mod sentinel;
 mod shared;
-mod site;
+mod target;
 mod wire;
 
 pub(crate) use script::{Call, Script};
 pub(crate) use shared::Link;
-pub(crate) use site::{Pushes, Site};
+pub(crate) use target::{Pushes, Target};
 pub(crate) use wire::Wire;

@@ -1,12 +1,15 @@
 //! Which queues there are, how full they are, and emptying them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
+use bytes::Bytes;
 use redis::Value;
 use rwork_broker::QueueInfo;
 use rwork_protocol::QueueName;
 use rwork_protocol::json::Value as Json;
 use rwork_protocol::service::Error;
+use tokio::time::Instant;
 
 use crate::handle::Inner;
 use crate::link::Script;
@@ -15,10 +18,18 @@ use crate::reply;
 static TALLY: Script = Script::new(include_str!("scripts/tally.lua"));
 static PURGE: Script = Script::new(include_str!("scripts/purge.lua"));
 
-/// Keys or fields looked at by one step of a scan.
-const SCAN_COUNT: usize = 1000;
-/// Entries of `unacked` counted by one step: the server copies their whole envelopes to look at them.
-const TALLY_COUNT: usize = 10;
+/// Keys looked at by one step of a scan: a millisecond of the server's time.
+const SCAN_COUNT: usize = 5000;
+/// Queues or exchanges asked about by one pipeline.
+const PIPELINE_MAX: usize = 1000;
+/// Entries of `unacked` that are all looked at.
+const TALLY_MAX: u64 = 5000;
+/// Of more, so many are drawn by lot: a queue's number is within 2 % of all then.
+const SAMPLE: u64 = 2000;
+/// Entries of one call. The server copies their whole envelopes to look at them, and stops early at large ones.
+const TALLY_CALL_MAX: usize = 500;
+/// Looking at large ones ends after this time, with an estimate from those that were seen.
+const TALLY_TIME_MAX: Duration = Duration::from_millis(50);
 const LIST: &str = "list queues";
 
 /// Exchanges of Celery's workers for talking among themselves: what is bound there holds no tasks.
@@ -32,31 +43,52 @@ pub(crate) async fn list(inner: &Inner) -> Result<Vec<QueueInfo>, Error> {
     let dead = dead(inner).await?;
     let mut names = names(inner).await?;
     names.extend(unsettled.keys().chain(dead.keys()).filter_map(|name| QueueName::new(name).ok()));
+    let names: Vec<QueueName> = names.into_iter().collect();
+    let mut infos = Vec::with_capacity(names.len());
+    for names in names.chunks(PIPELINE_MAX) {
+        for (name, waiting) in names.iter().zip(waiting(inner, names).await?) {
+            let of = |count: Option<&u64>| count.copied().unwrap_or(0);
+            infos.push(QueueInfo {
+                name: name.clone(),
+                ready: waiting.ready,
+                unsettled: of(unsettled.get(name.as_str())),
+                delayed: waiting.delayed,
+                dead: of(dead.get(name.as_str())),
+            });
+        }
+    }
+    Ok(infos)
+}
+
+/// Messages of a queue that nobody holds.
+struct Waiting {
+    ready: u64,
+    delayed: u64,
+}
+
+async fn waiting(inner: &Inner, names: &[QueueName]) -> Result<Vec<Waiting>, Error> {
     let keys = &inner.broker.keys;
     let mut pipe = redis::pipe();
-    for name in &names {
+    for name in names {
         pipe.cmd("ZCARD").arg(keys.delayed(name.as_str()));
-        for list in keys.lists(name.as_str()) {
+        for list in ready_lists(inner, name) {
             pipe.cmd("LLEN").arg(list);
         }
     }
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
     let counts = inner.commands.pipeline(LIST, &pipe).await?;
-    let counts = counts.chunks(1 + keys.steps.len());
-    let info = |(name, counts): (QueueName, &[Value])| {
-        let counted: Vec<u64> = counts.iter().filter_map(reply::count).collect();
-        let (delayed, lists) = counted.split_first()?;
-        Some(QueueInfo {
-            ready: lists.iter().sum(),
-            unsettled: unsettled.get(name.as_str()).copied().unwrap_or(0),
-            delayed: *delayed,
-            dead: dead.get(name.as_str()).copied().unwrap_or(0),
-            name,
-        })
+    let read = |counts: &[Value]| {
+        let (delayed, lists) = counts.split_first()?;
+        Some(Waiting { delayed: reply::count(delayed)?, ready: lists.iter().filter_map(reply::count).sum() })
     };
-    Ok(names.into_iter().zip(counts).filter_map(info).collect())
+    let read: Option<Vec<Waiting>> = counts.chunks(2 + keys.steps.len()).map(read).collect();
+    read.ok_or_else(|| reply::odd(&inner.url, LIST, "counts"))
+}
+
+/// Lists that a queue's messages wait in, ready: one for each step, and what a worker of the first edition was taking when it
+/// died.
+fn ready_lists(inner: &Inner, name: &QueueName) -> impl Iterator<Item = String> {
+    let keys = &inner.broker.keys;
+    keys.lists(name.as_str()).chain([keys.taking(name.as_str())])
 }
 
 /// Deletes what nobody holds, delayed messages too.
@@ -65,24 +97,20 @@ pub(crate) async fn purge(inner: &Inner, queue: &QueueName) -> Result<u64, Error
     let keys = &inner.broker.keys;
     let name = queue.as_str();
     let all: Vec<String> =
-        [keys.delayed(name), keys.parked(name)].into_iter().chain(keys.lists(name)).collect();
+        [keys.delayed(name), keys.parked(name)].into_iter().chain(ready_lists(inner, queue)).collect();
     let answer = inner.commands.script(ACT, &PURGE.call(&all)).await?;
     reply::count(&answer).ok_or_else(|| reply::odd(&inner.url, ACT, "a number"))
 }
 
-/// Names from the bindings and from what is delayed.
+/// Names from the bindings, from what is delayed, and from what was left behind.
 async fn names(inner: &Inner) -> Result<BTreeSet<QueueName>, Error> {
     let keys = &inner.broker.keys;
-    let mut names = BTreeSet::new();
-    for delayed in scan(inner, &keys.delayed_prefix()).await? {
-        names.extend(QueueName::new(delayed));
-    }
-    let exchanges: Vec<String> = scan(inner, &keys.bindings_prefix())
-        .await?
-        .into_iter()
-        .filter(|exchange| !is_for_control(exchange))
-        .collect();
-    for exchanges in exchanges.chunks(SCAN_COUNT) {
+    let prefixes = [keys.bindings_prefix(), keys.delayed_prefix(), keys.taking("")];
+    let [exchanges, delayed, taking] = scan(inner, &prefixes).await?;
+    let mut names: BTreeSet<QueueName> =
+        delayed.iter().chain(&taking).filter_map(|name| QueueName::new(name).ok()).collect();
+    let exchanges: Vec<String> = exchanges.into_iter().filter(|exchange| !is_for_control(exchange)).collect();
+    for exchanges in exchanges.chunks(PIPELINE_MAX) {
         let mut pipe = redis::pipe();
         for exchange in exchanges {
             pipe.cmd("SMEMBERS").arg(keys.bindings(exchange));
@@ -97,10 +125,10 @@ async fn names(inner: &Inner) -> Result<BTreeSet<QueueName>, Error> {
     Ok(names)
 }
 
-/// What follows a prefix in the names of keys.
-async fn scan(inner: &Inner, prefix: &str) -> Result<BTreeSet<String>, Error> {
-    let pattern: String = prefix.chars().flat_map(quoted).chain(['*']).collect();
-    let mut found = BTreeSet::new();
+/// What follows each prefix in the names of keys. One pass for all: results may be many times as many as anything else.
+async fn scan<const N: usize>(inner: &Inner, prefixes: &[String; N]) -> Result<[BTreeSet<String>; N], Error> {
+    let pattern = any_of(prefixes);
+    let mut found = [const { BTreeSet::new() }; N];
     let mut cursor = "0".to_owned();
     loop {
         let mut cmd = redis::cmd("SCAN");
@@ -111,12 +139,33 @@ async fn scan(inner: &Inner, prefix: &str) -> Result<BTreeSet<String>, Error> {
             Some((reply::text(parts.next()?)?, reply::texts(parts.next()?)))
         };
         let (next, keys) = read().ok_or_else(|| reply::odd(&inner.url, LIST, "a page of keys"))?;
-        found.extend(keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned));
+        for (prefix, found) in prefixes.iter().zip(&mut found) {
+            found.extend(keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned));
+        }
         if next == "0" {
             return Ok(found);
         }
         cursor = next;
     }
+}
+
+/// A pattern that matches what begins with any of these, and a little more: at each place a letter of one of them.
+fn any_of(prefixes: &[String]) -> String {
+    let mut pattern = String::new();
+    let mut letters: Vec<_> = prefixes.iter().map(|prefix| prefix.chars()).collect();
+    while let Some(place) = letters.iter_mut().map(Iterator::next).collect::<Option<Vec<char>>>() {
+        let place: BTreeSet<char> = place.into_iter().collect();
+        match place.first() {
+            Some(one) if place.len() == 1 => pattern.extend(quoted(*one)),
+            _ => {
+                pattern.push('[');
+                pattern.extend(place.into_iter().flat_map(quoted));
+                pattern.push(']');
+            }
+        }
+    }
+    pattern.push('*');
+    pattern
 }
 
 /// Characters that mean something in a pattern.
@@ -125,30 +174,55 @@ fn quoted(character: char) -> impl Iterator<Item = char> {
     quote.into_iter().chain([character])
 }
 
-/// How many are held, by routing key. A hash that changes meanwhile may be counted a little off.
+/// Messages that are held, by routing key. Counted up to [`TALLY_MAX`]; of more, the number of all is divided as it is among
+/// those that were looked at.
 async fn unsettled(inner: &Inner) -> Result<BTreeMap<String, u64>, Error> {
-    let mut counts = BTreeMap::new();
-    let mut cursor = "0".to_owned();
-    loop {
+    let unacked = &inner.broker.keys.unacked;
+    let mut length = redis::cmd("HLEN");
+    length.arg(unacked);
+    let all = reply::count(&inner.commands.command(LIST, &length).await?).unwrap_or(0);
+    let mut draw = redis::cmd("HRANDFIELD");
+    // All of them where there are no more.
+    draw.arg(unacked).arg(if all > TALLY_MAX { SAMPLE } else { TALLY_MAX });
+    let tags = reply::list(inner.commands.command(LIST, &draw).await?).unwrap_or_default();
+    let tags: Vec<Bytes> = tags.into_iter().filter_map(reply::bytes).collect();
+    let (mut counts, seen) = tally(inner, &tags).await?;
+    if seen < all && seen > 0 {
+        tracing::warn!(unacked = all, seen, "many messages are held: their numbers by queue are estimates");
+        for count in counts.values_mut() {
+            *count =
+                u64::try_from(u128::from(*count) * u128::from(all) / u128::from(seen)).unwrap_or(u64::MAX);
+        }
+    }
+    Ok(counts)
+}
+
+/// Counts of those that are still held, and how many were looked at.
+async fn tally(inner: &Inner, tags: &[Bytes]) -> Result<(BTreeMap<String, u64>, u64), Error> {
+    let begun = Instant::now();
+    let (mut counts, mut seen) = (BTreeMap::new(), 0);
+    let mut rest = tags;
+    while !rest.is_empty() && begun.elapsed() < TALLY_TIME_MAX {
         let mut call = TALLY.call(&[&inner.broker.keys.unacked]);
-        call.arg(&cursor).arg(TALLY_COUNT);
+        for tag in rest.iter().take(TALLY_CALL_MAX) {
+            call.arg(&tag[..]);
+        }
         let answer = inner.commands.script(LIST, &call).await?;
         let read = || {
             let mut parts = reply::list(answer)?.into_iter();
-            let next = reply::text(parts.next()?)?;
+            let looked_at = reply::count(&parts.next()?)?;
             while let (Some(key), Some(count)) = (parts.next(), parts.next()) {
                 if let Ok(Json::String(key)) = Json::parse(&reply::bytes(key)?) {
                     *counts.entry(key).or_default() += reply::count(&count)?;
                 }
             }
-            Some(next)
+            Some(looked_at.max(1))
         };
-        let next = read().ok_or_else(|| reply::odd(&inner.url, LIST, "counts"))?;
-        if next == "0" {
-            return Ok(counts);
-        }
-        cursor = next;
+        let looked_at = read().ok_or_else(|| reply::odd(&inner.url, LIST, "counts"))?;
+        seen += looked_at;
+        rest = rest.get(usize::try_from(looked_at).unwrap_or(usize::MAX)..).unwrap_or_default();
     }
+    Ok((counts, seen))
 }
 
 async fn dead(inner: &Inner) -> Result<HashMap<String, u64>, Error> {
@@ -162,4 +236,21 @@ async fn dead(inner: &Inner) -> Result<HashMap<String, u64>, Error> {
         .into_iter()
         .filter_map(|(name, count)| Some((reply::text(name)?, reply::count(&count)?)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pattern_matches_each_prefix() {
+        for (prefixes, pattern) in [
+            (&["abc", "abd"][..], "ab[cd]*"),
+            (&["x.long", "y*"], "[xy][\\*.]*"),
+            (&["p[:", "p[:"], "p\\[:*"),
+        ] {
+            let prefixes: Vec<String> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
+            assert_eq!(any_of(&prefixes), pattern);
+        }
+    }
 }

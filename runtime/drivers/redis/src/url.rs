@@ -8,10 +8,10 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
+use rwork_net::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 use rwork_protocol::service::RedactedUrl;
-use rwork_tls::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 
-use crate::options::Role;
+use crate::options::{Role, Transport};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -94,6 +94,31 @@ impl Servers {
         let first = parts.into_iter().next().ok_or("a URL")?;
         Ok(Self::Sentinel(addresses, login(first, false, role)?))
     }
+
+    /// Whether the other names the same servers and enters them as the same user.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let is_same_login = |ours: &Login, theirs: &Login| {
+            (&ours.username, &ours.password) == (&theirs.username, &theirs.password)
+        };
+        match (self, other) {
+            (Self::Direct(ours), Self::Direct(theirs)) => {
+                let is_same = |(ours, theirs): (&Endpoint, &Endpoint)| {
+                    ours.address == theirs.address && is_same_login(&ours.login, &theirs.login)
+                };
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(is_same)
+            }
+            (Self::Sentinel(ours, login), Self::Sentinel(theirs, other)) => {
+                ours == theirs && is_same_login(login, other)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Transport options among a URL's parameters, or those of several.
+pub(crate) fn parameters(urls: &str) -> impl Iterator<Item = (String, String)> {
+    let parts = urls.split(';').filter_map(|url| Parts::parse(url, EXAMPLE).ok());
+    parts.flat_map(|parts| parts.query).filter(|(name, _)| Transport::is_url_parameter(name))
 }
 
 fn direct(parts: Parts, role: Role) -> Result<Endpoint, String> {
@@ -113,10 +138,10 @@ fn tcp(parts: &Parts, default_port: u16) -> Result<Address, String> {
 fn login(parts: Parts, secure: bool, role: Role) -> Result<Login, String> {
     let mut tls: Option<TlsOptions> = None;
     let mut has_cert_reqs = false;
-    for (name, value) in &parts.query {
+    for (name, value) in parts.query.iter().filter(|(name, _)| !Transport::is_url_parameter(name)) {
         let options = tls.get_or_insert_with(|| TlsOptions::new(CertReqs::Required));
         if !options.set(name, value)? {
-            return Err(unknown_parameter(name, rwork_tls::parameters()));
+            return Err(unknown_parameter(name, rwork_net::parameters()));
         }
         has_cert_reqs |= name == "ssl_cert_reqs";
     }
@@ -142,6 +167,7 @@ fn unix(parts: Parts) -> Result<Endpoint, String> {
     for (name, value) in &parts.query {
         match name.as_str() {
             "virtual_host" | "db" => login.db = database(value)?,
+            name if Transport::is_url_parameter(name) => {}
             _ => return Err(format!("the parameter `virtual_host`, not `{name}`")),
         }
     }

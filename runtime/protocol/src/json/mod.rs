@@ -15,7 +15,7 @@ mod value;
 mod write;
 
 pub use build::{append, array_of, merge, object_of, prepend};
-pub(crate) use repair::without_lone_surrogates;
+pub use repair::without_lone_surrogates;
 pub use scan::{DEPTH_MAX, Error, Kind, check, elements, entries, is_empty, is_null, text};
 pub(crate) use scan::{Scanner, keep_last};
 pub(crate) use typed::{WRAPPER_BYTES, check as check_typed, write_bytes, write_typed};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// The same text with `\ufffd` for each escape that is half of a surrogate pair; `None` when there is none. No byte moves.
-pub(crate) fn without_lone_surrogates(text: &Bytes) -> Option<Bytes> {
+pub fn without_lone_surrogates(text: &Bytes) -> Option<Bytes> {
     let mut repaired = None;
     let mut place = 0;
     while let Some(found) = memchr::memchr(b'\\', text.get(place..).unwrap_or_default()) {

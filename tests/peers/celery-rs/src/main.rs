@@ -1,4 +1,4 @@
-//! The native Rust worker of the crate `celery`: one task that does nothing, from one queue, without a sandbox and without
+//! The native Rust worker of the crate `celery`, or of its fork `celery-rs`: one task that does nothing, from one queue, without a sandbox and without
 //! results, acknowledged when that worker does by itself. `celery-rs-peer URL QUEUE PREFETCH`: a prefetch of 0 has no limit.
 //! Serves until it is killed.
 

@@ -6,11 +6,11 @@ use rwork_broker::{DeadLetterId, DeadLetterQuery};
 /// Publishes messages and gives each up.
 async fn bury(broker: &Arc<dyn Broker>, queue: &QueueName, numbers: std::ops::Range<usize>) -> Result<()> {
     let count = numbers.len();
-    broker.publish(numbered(queue, numbers)).await?;
-    let consumer = consumer(broker, &[queue]).await?;
-    let came = receive(&*consumer, count).await?;
-    settle(&*consumer, came, &Disposition::DeadLetter(reason("given up"))).await?;
-    Ok(consumer.close().await?)
+    broker.publish_all(numbered(queue, numbers)).await?;
+    let consumer = Consuming::start(broker, &[queue]).await?;
+    let came = consumer.receive(count).await?;
+    consumer.end(came, &Disposition::DeadLetter(reason("given up"))).await?;
+    consumer.close().await
 }
 
 pub(super) async fn dead_letters_are_kept_whole(site: &Site<'_>) -> Result<()> {
@@ -19,13 +19,13 @@ pub(super) async fn dead_letters_are_kept_whole(site: &Site<'_>) -> Result<()> {
     let mut bad = message(3);
     bad.body = Bytes::from_static(b"\x00\xff not what it says \x80");
     bad.properties.priority = Some(4);
-    broker.publish(vec![to(&queue, bad)]).await?;
-    let consumer = consumer(&broker, &[&queue]).await?;
-    settle(&*consumer, receive(&*consumer, 1).await?, &Disposition::Requeue).await?;
-    let came = receive(&*consumer, 1).await?;
+    broker.publish_all(vec![to(&queue, bad)]).await?;
+    let consumer = Consuming::start(&broker, &[&queue]).await?;
+    consumer.end(consumer.receive(1).await?, &Disposition::Requeue).await?;
+    let came = consumer.receive(1).await?;
     let received = came.first().map(|delivery| delivery.message.clone());
     let why = reason("expected JSON, got `\u{0}`");
-    settle(&*consumer, came, &Disposition::DeadLetter(why.clone())).await?;
+    consumer.end(came, &Disposition::DeadLetter(why.clone())).await?;
     let letters = broker.dead_letters(DeadLetterQuery::default()).await?;
     let [letter] = letters.as_slice() else { anyhow::bail!("expected one, got {letters:?}") };
     ensure!(Some(&letter.message) == received.as_ref(), "the message changed: {letter:?}");
@@ -34,7 +34,7 @@ pub(super) async fn dead_letters_are_kept_whole(site: &Site<'_>) -> Result<()> {
     if broker.capabilities().counts_deliveries {
         ensure!(letter.delivery_count == 2, "got {}", letter.delivery_count);
     }
-    nothing_but_a_marker(&broker, &*consumer, &queue).await
+    nothing_but_a_marker(&broker, &consumer, &queue).await
 }
 
 pub(super) async fn dead_letters_are_paged_and_picked(site: &Site<'_>) -> Result<()> {
@@ -77,10 +77,10 @@ pub(super) async fn retried_dead_letters_are_new(site: &Site<'_>) -> Result<()> 
     let (one, other) = (queue("one")?, queue("other")?);
     bury(&broker, &one, 0..3).await?;
     bury(&broker, &other, 3..4).await?;
-    let consumer = consumer(&broker, &[&one, &other]).await?;
+    let consumer = Consuming::start(&broker, &[&one, &other]).await?;
     let query = DeadLetterQuery { queue: Some(one.clone()), limit: Some(2), ..Default::default() };
     ensure!(broker.retry_dead_letters(query).await? == 2);
-    let came = receive(&*consumer, 2).await?;
+    let came = consumer.receive(2).await?;
     ensure!(numbers(&came) == [0, 1], "got {:?}", numbers(&came));
     for (delivery, sent) in came.iter().zip([message(0), message(1)]) {
         ensure!(delivery.queue == one && delivery.delivery_count == 1, "not as new: {delivery:?}");
@@ -88,8 +88,7 @@ pub(super) async fn retried_dead_letters_are_new(site: &Site<'_>) -> Result<()> 
     }
     ensure!(broker.retry_dead_letters(DeadLetterQuery::default()).await? == 2);
     ensure!(broker.retry_dead_letters(DeadLetterQuery::default()).await? == 0);
-    let mut rest = numbers(&receive(&*consumer, 2).await?);
-    rest.sort_unstable();
+    let rest = sorted(&consumer.receive(2).await?);
     ensure!(rest == [2, 3], "got {rest:?}");
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! The checker catches what it is there for.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use rwork_protocol::{Record, TaskId};
+use rwork_protocol::{Record, TaskId, Timestamp};
 
 use super::*;
-use crate::history::{Beside, Kill, Outage};
+use crate::history::{Beside, Kill, Outage, Stop, Word};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -120,7 +120,8 @@ fn cut() -> History {
     // Its receipt is the start of its line: it logs elsewhere.
     history.receipts.pop();
     let celery = ["b".to_owned()].into();
-    history.beside = Some(Beside { outages: vec![away(105, 110)], celery, ..Beside::default() });
+    let outages = vec![away(105, 110)];
+    history.beside = Some(Beside { outages, celery, held_by_connections: true, ..Beside::default() });
     history
 }
 
@@ -134,6 +135,53 @@ fn a_killed_server_excuses_what_it_met_and_nothing_else() {
     for missed in [met(90, 99), met(5_001, 5_010)] {
         assert!(missed.contains("was not killed"), "{missed}");
     }
+}
+
+#[test]
+fn a_killed_server_excuses_no_worker_that_outlives_its_connections() {
+    let found = |first: &str| {
+        faults(cut(), |h| {
+            h.beside.as_mut().unwrap().held_by_connections = false;
+            h.lines[0].node = first.to_owned();
+        })
+    };
+    assert!(found("a").contains("`a`, which ran it first, was not killed"));
+    assert_eq!(found("b"), "", "one of Celery's does not");
+}
+
+#[test]
+fn a_stopped_worker_is_taken_for_a_dead_one_while_it_stood_still() {
+    let stopped = |from, to| {
+        faults(killed(), |h| {
+            h.kills.clear();
+            h.stops = vec![Stop { node: "a".to_owned(), from: at(from), to: at(to) }];
+        })
+    };
+    assert_eq!(stopped(90, 4_000), "");
+    assert!(stopped(5_001, 9_000).contains("was not killed"));
+}
+
+#[test]
+fn what_follows_is_called_by_its_name_when_it_doubles() {
+    let follows = |h: &mut History| {
+        h.kills.clear();
+        h.follows.insert(1, 0);
+    };
+    assert!(faults(killed(), follows).starts_with("task 1 follows another one and ran twice"));
+}
+
+#[test]
+fn a_lost_connection_of_celerys_own_is_told_apart() {
+    let failed = |node: &str, class: &str| {
+        faults(cut(), |h| {
+            let record = h.records.get_mut(&1).unwrap();
+            (record.status, record.result) = (State::Failure, format!("{{\"exc_type\":\"{class}\"}}").into());
+            h.lines[1].node = node.to_owned();
+        })
+    };
+    assert_eq!(failed("b", "ConnectionError"), "");
+    assert!(failed("a", "ConnectionError").contains("ended as FAILURE"));
+    assert!(failed("b", "ValueError").contains("ended as FAILURE"));
 }
 
 #[test]

@@ -122,10 +122,10 @@ async fn drive(rig: (SandboxExecutor, Arc<Task>, Invocation), time: Duration) ->
     let started = Instant::now();
     while started.elapsed() < time {
         if running.is_empty() {
-            running.push(begin(executor.admit().await));
+            running.push(begin(executor.admit(&task).await));
         }
         while running.len() < AHEAD
-            && let Some(slot) = executor.try_admit()
+            && let Some(slot) = executor.try_admit(&task)
         {
             running.push(begin(slot));
         }

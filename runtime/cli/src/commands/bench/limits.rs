@@ -52,7 +52,7 @@ async fn rounds(
         for _ in 0..SAMPLES {
             let invocation =
                 Invocation { limits: limits.clone(), stop: Stop::default(), ..rig.invocation.clone() };
-            let slot = rig.executor.admit().await;
+            let slot = rig.executor.admit(&rig.task).await;
             let ended = rig.executor.execute(slot, &rig.task, invocation).await;
             if !expected(&ended.outcome) {
                 let message = format!("`{task}` did not meet its limit");

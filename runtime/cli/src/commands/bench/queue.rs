@@ -78,7 +78,7 @@ impl<'a> Stage<'a> {
                 ids.push(id);
                 batch.push(publish);
             }
-            self.embedded.publish(batch).await?;
+            self.embedded.publish_all(batch).await?;
         }
         while !self.is_empty().await? {
             tokio::time::sleep(LOOK).await;
@@ -118,7 +118,7 @@ impl<'a> Stage<'a> {
 
     async fn one(&self) -> anyhow::Result<()> {
         let (id, publish) = self.message()?;
-        self.embedded.publish(vec![publish]).await?;
+        self.embedded.publish_all(vec![publish]).await?;
         let mut records = self.embedded.watch(&id).await?;
         while let Some(record) = records.next().await {
             let record = record?;

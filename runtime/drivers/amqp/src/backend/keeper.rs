@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use rwork_backend::Error;
+use rwork_net::Backoff;
 use rwork_protocol::Record;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,9 +23,6 @@ use crate::link::Link;
 const ACT: &str = "consume results";
 /// A record that needs more room than this was not written by a result of any use; it could take all our memory.
 const PLAIN_BYTES_MAX: usize = 256 << 20;
-/// Pauses between attempts to get a lost connection back: doubled each time, with some chance in them.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where results come from.
 struct Keeper {
@@ -70,7 +68,7 @@ impl Keeper {
     async fn again(&self) -> lapin::Consumer {
         let began = tokio::time::Instant::now();
         tracing::warn!(url = %self.link.url(), "results no longer come: the connection was lost");
-        let mut pause = PAUSE_MIN;
+        let mut attempts = 0;
         loop {
             match self.consume().await {
                 Ok(consumer) => {
@@ -80,8 +78,8 @@ impl Keeper {
                 }
                 Err(error) => tracing::debug!(url = %self.link.url(), %error, "results do not come yet"),
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(Backoff::default().pause(attempts)).await;
+            attempts += 1;
         }
     }
 

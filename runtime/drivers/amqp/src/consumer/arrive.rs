@@ -57,7 +57,7 @@ pub(super) fn accept(
         queue: lane.queue.clone(),
         redelivered: redelivered || delivery_count > 1,
         delivery_count,
-        receipt: Receipt::Number(receipt),
+        receipt: Receipt(receipt),
     };
     let stage = match is_early {
         Some(_) => Stage::Hidden,

@@ -33,7 +33,7 @@ impl Shared {
                 queue: lane.queue.clone(),
                 redelivered: true,
                 delivery_count: held.delivery_count,
-                receipt: Receipt::Number(receipt),
+                receipt: Receipt(receipt),
             });
             table.insert(receipt, Held { stage: Stage::Ready, ..held });
         }

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use lapin::Channel;
 use lapin::options::BasicCancelOptions;
 use lapin::protocol::constants::REPLY_SUCCESS;
-use rwork_broker::Error;
+use rwork_broker::{Error, Receipt};
 use tokio::time::timeout;
 
 use super::arrive::fingerprint;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BYE: &str = "OK";
 
 /// Gives everything back.
-pub(super) async fn leave(shared: &Shared) -> Result<(), Error> {
+pub(super) async fn leave(shared: &Shared, started: &[Receipt]) -> Result<(), Error> {
     shared.errands.close();
     if timeout(PATIENCE, settled(shared)).await.is_err() {
         tracing::warn!("messages on their way elsewhere were not confirmed in time: they may come twice");
@@ -31,7 +31,7 @@ pub(super) async fn leave(shared: &Shared) -> Result<(), Error> {
     for lane in &shared.lanes {
         cancel(shared, lane).await?;
     }
-    give_back_sheltered(shared).await?;
+    give_back_sheltered(shared, started).await?;
     for (place, lane) in shared.lanes.iter().enumerate() {
         remember(shared, place, lane);
         let channel = lane.locked().channel.clone();
@@ -72,8 +72,9 @@ async fn cancel(shared: &Shared, lane: &Lane) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is in a shelter would count as delivered once it is let go: it is published as it was before.
-async fn give_back_sheltered(shared: &Shared) -> Result<(), Error> {
+/// What is in a shelter would count as delivered once it is let go: it is published as it was before, but for what has
+/// started, which must be seen to be redelivered.
+async fn give_back_sheltered(shared: &Shared, started: &[Receipt]) -> Result<(), Error> {
     let mut parcels = Vec::new();
     let mut tags = vec![Vec::new(); shared.lanes.len()];
     {
@@ -83,7 +84,8 @@ async fn give_back_sheltered(shared: &Shared) -> Result<(), Error> {
             let (Some(lane), Some(tags)) = (shared.lane(held.lane), tags.get_mut(held.lane)) else {
                 continue;
             };
-            let past = held.delivery_count.saturating_sub(1);
+            let has_started = started.contains(&Receipt(receipt));
+            let past = held.delivery_count.saturating_sub(u32::from(!has_started));
             parcels.push(publish::again(short(lane.queue.as_str())?, &held.properties, &held.body, past));
             if let Place::Shelter(tag) = held.place {
                 tags.push(tag);

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use rwork_broker::{Delivery, Error};
+use rwork_broker::{Delivery, Error, Room};
 use rwork_protocol::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::arrive::{self, Errands};
+use super::basket::Basket;
 use super::credit::{self, Budget};
 use super::lane::Need;
 use super::{errands, meet};
@@ -77,17 +78,18 @@ impl Pump {
     }
 
     /// What can be handed out now.
-    pub(super) fn take(&mut self, shared: &Arc<Shared>, max: usize) -> Vec<Delivery> {
+    pub(super) fn take(&mut self, shared: &Arc<Shared>, room: Room) -> Vec<Delivery> {
         let now = Timestamp::from_system(SystemTime::now());
         let mut table = locked(&shared.table);
-        let room = shared.unsettled_max.saturating_sub(table.handed()).min(max);
-        let mut taken = table.take_ready(room, now);
+        let messages = shared.unsettled_max.saturating_sub(table.handed()).min(room.messages);
+        let mut basket = Basket::new(Room { messages, ..room });
+        table.take_ready(&mut basket, now);
         let mut errands = Errands::default();
         let count = shared.lanes.len();
         // A fair part for each, and what others leave.
-        let part = room.div_ceil(count.max(1)).max(1);
+        let part = messages.div_ceil(count.max(1)).max(1);
         let mut is_any = true;
-        while is_any && taken.len() < room {
+        while is_any && !basket.is_full() {
             is_any = false;
             for turn in 0..count {
                 let place = (self.first + turn) % count;
@@ -96,24 +98,23 @@ impl Pump {
                 if !state.is_ready() {
                     state.look();
                 }
-                for _ in 0..part.min(room - taken.len()) {
+                for _ in 0..part {
+                    if basket.is_full() {
+                        break;
+                    }
                     let Some(arrival) = state.take() else { break };
                     is_any = true;
-                    taken.extend(arrive::accept(
-                        shared,
-                        (place, &mut state),
-                        &mut table,
-                        arrival,
-                        now,
-                        &mut errands,
-                    ));
+                    let lane = (place, &mut *state);
+                    arrive::accept(shared, lane, &mut table, arrival, now, &mut errands)
+                        .into_iter()
+                        .for_each(|delivery| basket.push(delivery));
                 }
             }
         }
         drop(table);
         self.first = (self.first + 1) % count.max(1);
         errands::run(shared, errands);
-        taken
+        basket.deliveries
     }
 
     /// Until there may be something to take, or to do.

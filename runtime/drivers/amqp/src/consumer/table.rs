@@ -8,6 +8,7 @@ use rwork_broker::Delivery;
 use rwork_protocol::Timestamp;
 use tokio::time::Instant;
 
+use super::basket::Basket;
 use super::lane::Tag;
 
 /// One delivery, with all that is needed to publish its message again.
@@ -126,27 +127,24 @@ impl Table {
         self.hidden.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Up to `max` that need not be waited for.
-    pub(crate) fn take_ready(&mut self, max: usize, now: Timestamp) -> Vec<Delivery> {
+    /// Puts into the basket what need not be waited for.
+    pub(crate) fn take_ready(&mut self, basket: &mut Basket, now: Timestamp) {
         while let Some(entry) = self.hidden.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, receipt), delivery) = entry.remove_entry();
             if self.held.contains_key(&receipt) {
                 self.ready.push_back(delivery);
             }
         }
-        let mut taken = Vec::new();
-        while taken.len() < max
+        while !basket.is_full()
             && let Some(delivery) = self.ready.pop_front()
         {
-            let rwork_broker::Receipt::Number(receipt) = delivery.receipt else { continue };
             // Its channel may have died since.
-            if let Some(held) = self.held.get_mut(&receipt) {
+            if let Some(held) = self.held.get_mut(&delivery.receipt.0) {
                 held.stage = Stage::Handed;
                 self.handed += 1;
-                taken.push(delivery);
+                basket.push(delivery);
             }
         }
-        taken
     }
 
     /// A copy is on its way; `delivery` is handed out once it is there.

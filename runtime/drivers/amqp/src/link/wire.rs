@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use futures_util::{Stream, StreamExt};
 use lapin::{Channel, Connection, Event};
+use rwork_net::Monitor;
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::greeting::Greeting;
-use super::stream::Cutter;
 use crate::error::explain;
 
 /// Why the server takes nothing from a connection: `low on memory`, `low on disk`; `None`: it does.
@@ -25,7 +25,7 @@ pub(crate) struct Wire {
     pub(crate) url: RedactedUrl,
     pub(crate) greeting: Greeting,
     pub(crate) agreed: Agreed,
-    cutter: Cutter,
+    monitor: Monitor,
     /// Reads the connection's notices; ends with it.
     notices: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -42,15 +42,15 @@ pub(crate) struct Agreed {
 }
 
 impl Wire {
-    pub(super) fn new(connection: Connection, url: RedactedUrl, cutter: Cutter) -> Self {
+    pub(super) fn new(connection: Connection, url: RedactedUrl, monitor: Monitor) -> Self {
         let configuration = connection.configuration();
         let agreed = Agreed {
             channel_max: configuration.channel_max(),
             frame_max: configuration.frame_max(),
             heartbeat_s: configuration.heartbeat(),
         };
-        let greeting = Greeting::read(&cutter.take_first());
-        Self { connection, url, greeting, agreed, cutter, notices: OnceLock::new() }
+        let greeting = Greeting::read(&monitor.take_first());
+        Self { connection, url, greeting, agreed, monitor, notices: OnceLock::new() }
     }
 
     /// Opens a channel. Dropping it and its clones closes it.
@@ -65,7 +65,7 @@ impl Wire {
 
     /// Cancelled when the connection is gone for good.
     pub(crate) fn lost(&self) -> &CancellationToken {
-        self.cutter.lost()
+        self.monitor.lost()
     }
 
     /// Tells from now on whether the server takes anything.

@@ -47,7 +47,7 @@ pub(crate) async fn connect(url: &str) -> Amqp {
 pub(crate) async fn works(amqp: &Amqp) {
     let queue = QueueName::new("works").unwrap();
     let message = Message { body: "x".into(), ..Message::default() };
-    amqp.publish(vec![Publish { route: Route::queue(&queue), message, not_before: None }]).await.unwrap();
+    amqp.publish_all(vec![Publish { route: Route::queue(&queue), message, not_before: None }]).await.unwrap();
     assert_eq!(amqp.purge(&queue).await.unwrap(), 1);
 }
 
@@ -156,7 +156,7 @@ async fn errors_name_the_servers_and_none_of_their_parameters() {
     let vhost = server.fresh_vhost().await.unwrap();
     let amqp = connect(&format!("{}?heartbeat=17;{tls};{plain}", server.url(&vhost))).await;
     let route = Route { exchange: "nowhere".to_owned(), routing_key: "works".to_owned() };
-    let sent = amqp.publish(vec![Publish { route, message: Message::default(), not_before: None }]).await;
+    let sent = amqp.publish_all(vec![Publish { route, message: Message::default(), not_before: None }]).await;
     let line = shown(&sent.unwrap_err());
     let (plain, tls) = (server.port(), server.tls_port());
     let servers = format!(

@@ -1,10 +1,12 @@
 //! What comes, in which order, how much of it, and how it is counted.
 
 use rwork_amqp::QueueType;
-use rwork_broker::{Broker as _, Disposition, PriorityOrder, Settled};
+use rwork_broker::{Broker as _, Committed, Disposition, PriorityOrder};
 use rwork_protocol::QueueName;
 
-use crate::place::{Place, celery, connect, consume, message, numbers, receive, send, settle, to};
+use crate::place::{
+    Place, batch, celery, connect, consume, message, numbers, receive, room, send, settle, settled, to,
+};
 
 #[tokio::test]
 async fn priorities_come_highest_first() {
@@ -18,7 +20,7 @@ async fn priorities_come_highest_first() {
         message.properties.priority = Some(priority);
         to(&celery(), message)
     };
-    broker.publish(vec![with(0, 3), with(1, 9), with(2, 0), with(3, 9)]).await.unwrap();
+    broker.publish_all(vec![with(0, 3), with(1, 9), with(2, 0), with(3, 9)]).await.unwrap();
     let consumer = consume(&broker, &[&celery()], 8).await;
     assert_eq!(numbers(&receive(&*consumer, 4).await), [1, 3, 0, 2]);
 }
@@ -49,7 +51,7 @@ async fn more_credit_keeps_the_order_and_the_limit() {
         settle(&*consumer, held, &Disposition::Ack).await;
         place.until(queue.as_str(), 20, 40).await;
         assert_eq!(numbers(&receive(&*consumer, 40).await), (40..80).collect::<Vec<_>>());
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
         place.until(queue.as_str(), 60, 0).await;
     }
 }
@@ -107,7 +109,7 @@ async fn deliveries_of_the_dead_are_counted() {
         assert!(came.iter().all(|delivery| delivery.delivery_count == 6), "{came:?}");
         settle(&*consumer, came, &Disposition::Ack).await;
         place.until(queue.as_str(), 0, 0).await;
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
     }
 }
 
@@ -122,15 +124,15 @@ async fn what_is_given_back_is_not_counted() {
     for _ in 0..3 {
         let consumer = consume(&broker, &[&celery()], 4).await;
         assert_eq!(receive_one(&*consumer).await.delivery_count, 2);
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
         place.until("celery", 1, 0).await;
     }
     let consumer = consume(&broker, &[&celery()], 4).await;
     for _ in 0..3 {
         let came = receive_one(&*consumer).await;
         assert_eq!(came.delivery_count, 2);
-        let released = consumer.settle(vec![came.settle(Disposition::Release)]).await.unwrap();
-        assert_eq!(released, [Settled::Done]);
+        let released = batch(vec![settled(came, &Disposition::Release)]);
+        assert_eq!(consumer.commit(&released).await.unwrap(), [Committed::Done]);
     }
 }
 
@@ -151,8 +153,8 @@ async fn what_is_released_and_not_wanted_goes_to_others() {
     let mut came = Vec::new();
     while came.len() < 3 {
         tokio::select! {
-            batch = staying.receive(3) => came.extend(numbers(&batch.unwrap())),
-            batch = going.receive(3) => came.extend(numbers(&batch.unwrap())),
+            batch = staying.receive(room(3)) => came.extend(numbers(&batch.unwrap())),
+            batch = going.receive(room(3)) => came.extend(numbers(&batch.unwrap())),
         }
     }
     came.sort_unstable();

@@ -46,7 +46,7 @@ async fn a_virgin_virtual_host_gets_what_celery_makes() {
         (&*binding.source_name, &*binding.routing_key, &*binding.destination_name),
         ("celery", "celery", "celery")
     );
-    consumer.close().await.unwrap();
+    consumer.close(&[]).await.unwrap();
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn delayed_delivery_is_celerys() {
     let mut options = place.options(QueueType::Classic);
     options.delayed_queue_type = QueueType::Quorum;
     let broker = connect(options).await;
-    broker.publish(vec![at(&celery(), 0, now().plus(Duration::from_secs(3600)))]).await.unwrap();
+    broker.publish_all(vec![at(&celery(), 0, now().plus(Duration::from_secs(3600)))]).await.unwrap();
     let queues = place.server.queues(&place.vhost).await.unwrap();
     for level in 0..28_u32 {
         let name = format!("celery_delayed_{level}");
@@ -143,13 +143,13 @@ async fn queues_of_others_are_used_as_they_are() {
         let broker = connect(options).await;
         for name in ["quorum", "prioritized", "transient", "odd"] {
             let queue = rwork_protocol::QueueName::new(name).unwrap();
-            broker.publish(vec![to(&queue, message(0))]).await.unwrap();
+            broker.publish_all(vec![to(&queue, message(0))]).await.unwrap();
             let consumer = consume(&broker, &[&queue], 4).await;
             settle(&*consumer, receive(&*consumer, 1).await, &Disposition::Requeue).await;
             let again = receive(&*consumer, 1).await;
             assert_eq!(again[0].delivery_count, 2, "{name}");
             settle(&*consumer, again, &Disposition::Ack).await;
-            consumer.close().await.unwrap();
+            consumer.close(&[]).await.unwrap();
             place.until(name, 0, 0).await;
         }
     }
@@ -209,6 +209,6 @@ async fn whoever_may_not_configure_uses_what_is_there() {
     send(&broker, &celery(), 1..2).await;
     assert_eq!(numbers(&receive(&*consumer, 1).await), [1]);
     let missing = rwork_protocol::QueueName::new("missing").unwrap();
-    let refusal = broker.publish(vec![to(&missing, message(0))]).await.unwrap_err();
+    let refusal = broker.publish_all(vec![to(&missing, message(0))]).await.unwrap_err();
     assert!(matches!(refusal, Error::Refused { .. }), "{refusal:?}");
 }

@@ -15,7 +15,7 @@ async fn amqp(url: &str, queues: &[&str], change: impl Fn(&mut Options)) -> Amqp
 
 async fn send(amqp: &Amqp, queue: &str) {
     let route = Route::queue(&QueueName::new(queue).unwrap());
-    amqp.publish(vec![Publish { route, message: Message::default(), not_before: None }]).await.unwrap();
+    amqp.publish_all(vec![Publish { route, message: Message::default(), not_before: None }]).await.unwrap();
 }
 
 #[tokio::test]

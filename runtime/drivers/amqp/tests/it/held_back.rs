@@ -33,7 +33,7 @@ async fn delayed_messages_are_never_early() {
         let handed = receive(&*consumer, 1).await;
         let due = now().plus(Duration::from_millis(2300));
         let for_others = at(&other, 9, now().plus(Duration::from_secs(1)));
-        broker.publish(vec![at(&queue, 0, due), for_others]).await.unwrap();
+        broker.publish_all(vec![at(&queue, 0, due), for_others]).await.unwrap();
         let later = now().plus(Duration::from_millis(1600));
         settle(&*consumer, handed, &Disposition::Delay(later)).await;
         let came = receive(&*consumer, 2).await;
@@ -61,7 +61,7 @@ async fn a_time_to_live_does_not_end_the_waiting() {
     let mut short = message(0);
     short.properties.expiration = Some("5000".to_owned());
     let due = now().plus(Duration::from_millis(1200));
-    broker.publish(vec![Publish { not_before: Some(due), ..to(&celery(), short) }]).await.unwrap();
+    broker.publish_all(vec![Publish { not_before: Some(due), ..to(&celery(), short) }]).await.unwrap();
     let consumer = consume(&broker, &[&celery()], 4).await;
     let came = receive(&*consumer, 1).await;
     assert!(now() >= due);
@@ -77,7 +77,7 @@ async fn celerys_delayed_messages_are_handed_over() {
     let key = "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.celery";
     let route = rwork_broker::Route { exchange: "celery_delayed_27".to_owned(), routing_key: key.to_owned() };
     let before = now();
-    broker.publish(vec![Publish { route, message: message(0), not_before: None }]).await.unwrap();
+    broker.publish_all(vec![Publish { route, message: message(0), not_before: None }]).await.unwrap();
     let came = receive(&*consumer, 1).await;
     assert!(now().since(before) >= Duration::from_secs(1));
     assert_eq!(came[0].queue, celery());
@@ -112,7 +112,7 @@ async fn dead_letters_go_both_ways() {
         let mut transient = message(0);
         transient.properties.delivery_mode = Some(1);
         transient.properties.expiration = Some("600000".to_owned());
-        broker.publish(vec![to(&queue, transient.clone())]).await.unwrap();
+        broker.publish_all(vec![to(&queue, transient.clone())]).await.unwrap();
         let consumer = consume(&broker, &[&queue], 4).await;
         settle(&*consumer, receive(&*consumer, 1).await, &Disposition::DeadLetter(reason())).await;
 
@@ -160,7 +160,7 @@ async fn dead_letters_out_of_a_shelter_go_both_ways() {
         let mut options = place.options(QueueType::Classic);
         options.consumer_timeout = Duration::from_secs(1);
         let broker = connect(options).await;
-        broker.publish(vec![to(&queue, message(7))]).await.unwrap();
+        broker.publish_all(vec![to(&queue, message(7))]).await.unwrap();
         let consumer = consume(&broker, &[&queue], 4).await;
         let held = receive(&*consumer, 1).await;
         let is_moved = |queues: &[crate::rabbitmq::Queue]| {
@@ -184,7 +184,7 @@ async fn dead_letters_out_of_a_shelter_go_both_ways() {
         }
         let letters = broker.dead_letters(DeadLetterQuery::default()).await.unwrap();
         assert_eq!(letters.iter().filter(|letter| letter.queue == queue).count(), 1, "{name}");
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
         place.until(name, 0, 0).await;
     }
 }
@@ -198,7 +198,7 @@ async fn purging_leaves_others_alone() {
     let later = now().plus(Duration::from_secs(600));
     let batch =
         [at(&celery(), 0, later), at(&other, 1, later), at(&celery(), 2, later), to(&celery(), message(3))];
-    broker.publish(batch.to_vec()).await.unwrap();
+    broker.publish_all(batch.to_vec()).await.unwrap();
     let count = |infos: &[rwork_broker::QueueInfo], queue: &QueueName| {
         infos.iter().find(|info| info.name == *queue).map(|info| (info.ready, info.delayed))
     };

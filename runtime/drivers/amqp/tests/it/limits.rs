@@ -6,7 +6,7 @@ use rwork_amqp::QueueType;
 use rwork_broker::Disposition;
 use rwork_protocol::QueueName;
 
-use crate::place::{Place, celery, connect, consume, numbers, receive, send, settle};
+use crate::place::{Place, celery, connect, consume, numbers, receive, room, send, settle};
 use crate::rabbitmq::Queue;
 
 const LIMIT: usize = 10;
@@ -56,7 +56,7 @@ async fn queues_share_what_may_be_held() {
         let mut left = numbers(&receive(&*consumer, LIMIT - 1).await);
         left.retain(|number| *number < 100);
         assert!(left.len() >= 4, "neither waits for the other: {left:?}");
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
     }
 }
 
@@ -81,10 +81,10 @@ async fn redelivered_messages_take_no_more_places_than_others() {
     };
     let mut came = Vec::new();
     while came.len() < LIMIT - 1 {
-        came.extend(consumer.receive(LIMIT).await.unwrap());
+        came.extend(consumer.receive(room(LIMIT)).await.unwrap());
     }
     tokio::select! {
-        early = consumer.receive(LIMIT) => panic!("there is no place left for a copy: {early:?}"),
+        early = consumer.receive(room(LIMIT)) => panic!("there is no place left for a copy: {early:?}"),
         full = place.server.until(&place.vhost, is_full) => full.unwrap(),
     }
     assert!(came.iter().all(|delivery| delivery.delivery_count == 2), "{came:?}");
@@ -119,6 +119,6 @@ async fn what_is_held_on_to_keeps_its_place() {
         settle(&*consumer, held, &Disposition::Ack).await;
         let came = receive(&*consumer, LIMIT).await;
         assert_eq!(numbers(&came), (LIMIT..2 * LIMIT).collect::<Vec<_>>());
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
     }
 }

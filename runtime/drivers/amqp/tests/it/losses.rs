@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
-use rwork_broker::{Broker as _, Disposition, Error, Publish, Route, Settled};
+use rwork_broker::{Broker as _, Committed, Disposition, Error, Publish, Resumed, Route};
 use rwork_protocol::QueueName;
 
-use crate::place::{Place, at, celery, connect, consume, message, now, numbers, receive, send, settle, to};
+use crate::place::{
+    Place, at, batch, celery, connect, consume, message, now, numbers, receive, room, send, settle, settled,
+    to,
+};
 use crate::rabbitmq::{RabbitServer, Room};
 
 #[tokio::test]
@@ -50,16 +53,17 @@ async fn a_closed_connection_ends_the_consumer_and_no_more() {
         let held = receive(&*consumer, 1).await;
         assert!(place.server.close_connections(&place.vhost, "a test").await.unwrap() >= 2);
         let ended = loop {
-            match consumer.receive(1).await {
+            match consumer.receive(room(1)).await {
                 Ok(_) => {}
                 Err(error) => break error,
             }
         };
         assert!(matches!(ended, Error::Unreachable { .. }) && ended.is_retryable(), "{ended:?}");
-        assert!(consumer.renew().await.is_err());
-        let late = held.into_iter().map(|delivery| delivery.settle(Disposition::Ack)).collect();
-        let settled = consumer.settle(late).await;
-        assert!(!matches!(settled.as_deref(), Ok([Settled::Done])), "{settled:?}");
+        assert!(!consumer.renew().await.unwrap());
+        assert_eq!(consumer.resume().await.unwrap(), Resumed::Dead);
+        let late = held.into_iter().map(|delivery| settled(delivery, &Disposition::Ack)).collect();
+        let late = consumer.commit(&batch(late)).await;
+        assert_eq!(late.unwrap(), [Committed::Lost]);
         drop(consumer);
         // The same handle goes on by itself.
         let consumer = consume(&broker, &[&queue], 4).await;
@@ -128,14 +132,14 @@ async fn a_closed_channel_costs_its_own_queue_alone() {
     let consumer = consume(&broker, &[&celery(), &other, &clock], 9).await;
     send(&broker, &celery(), 0..1).await;
     let lost = receive(&*consumer, 1).await;
-    broker.publish(vec![at(&clock, 9, now().plus(Duration::from_secs(2)))]).await.unwrap();
+    broker.publish_all(vec![at(&clock, 9, now().plus(Duration::from_secs(2)))]).await.unwrap();
     settle(&*consumer, receive(&*consumer, 1).await, &Disposition::Ack).await;
     send(&broker, &other, 1..2).await;
     let kept = receive(&*consumer, 1).await;
     let again = receive(&*consumer, 1).await;
     assert_eq!((numbers(&again), again[0].delivery_count), (vec![0], 2));
-    let late = lost.into_iter().map(|delivery| delivery.settle(Disposition::Ack)).collect();
-    assert_eq!(consumer.settle(late).await.unwrap(), [Settled::Lost]);
+    let late = lost.into_iter().map(|delivery| settled(delivery, &Disposition::Ack)).collect();
+    assert_eq!(consumer.commit(&batch(late)).await.unwrap(), [Committed::Lost]);
     settle(&*consumer, kept, &Disposition::Ack).await;
     settle(&*consumer, again, &Disposition::Ack).await;
     server.until(&vhost, |queues| queues.iter().all(|queue| queue.is_empty())).await.unwrap();
@@ -157,10 +161,10 @@ async fn a_delivery_outlives_the_servers_limit() {
         // Messages that wait for their time tell how much has passed: the limit, three times.
         let clock = QueueName::new("clock").unwrap();
         let ticking = consume(&broker, &[&clock], 4).await;
-        broker.publish(vec![at(&clock, 0, now().plus(Duration::from_secs(9)))]).await.unwrap();
+        broker.publish_all(vec![at(&clock, 0, now().plus(Duration::from_secs(9)))]).await.unwrap();
         assert_eq!(numbers(&receive(&*ticking, 1).await), [0]);
 
-        assert!(consumer.renew().await.is_ok());
+        assert!(consumer.renew().await.unwrap());
         let requeued = held.split_off(3);
         settle(&*consumer, held.split_off(2), &Disposition::Release).await;
         settle(&*consumer, held, &Disposition::Ack).await;
@@ -175,7 +179,7 @@ async fn a_delivery_outlives_the_servers_limit() {
             queues.iter().all(|queue| queue.name == "clock" || queue.is_empty())
         };
         server.until(&vhost, is_empty).await.unwrap();
-        consumer.close().await.unwrap();
+        consumer.close(&[]).await.unwrap();
     }
 }
 
@@ -217,14 +221,14 @@ async fn a_refused_batch_harms_no_other() {
     let wrong = || vec![Publish { route: nowhere.clone(), message: message(0), not_before: None }];
     let unbound = Route { exchange: "amq.topic".to_owned(), routing_key: "celery".to_owned() };
     let lost = vec![Publish { route: unbound, message: message(0), not_before: None }];
-    let batch =
+    let fifty =
         |from: usize| (from..from + 50).map(|number| to(&celery(), message(number))).collect::<Vec<_>>();
     let (one, refused, two, unroutable, three) = tokio::join!(
-        broker.publish(batch(0)),
-        broker.publish(wrong()),
-        broker.publish(batch(50)),
-        broker.publish(lost),
-        broker.publish(batch(100)),
+        broker.publish_all(fifty(0)),
+        broker.publish_all(wrong()),
+        broker.publish_all(fifty(50)),
+        broker.publish_all(lost),
+        broker.publish_all(fifty(100)),
     );
     one.unwrap();
     two.unwrap();

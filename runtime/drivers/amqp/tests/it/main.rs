@@ -16,6 +16,7 @@ mod harness {
     pub(crate) mod tls;
 }
 
+mod commits;
 mod connecting;
 mod deadline;
 mod deliveries;

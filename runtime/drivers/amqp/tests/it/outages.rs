@@ -25,7 +25,7 @@ async fn a_server_that_lacks_memory_or_disk_is_waited_for() {
         let facts = timeout(HANG, amqp.examine()).await.unwrap().unwrap();
         assert_eq!(facts.blocked.as_deref(), Some(room.complaint()));
         let queue = QueueName::new("works").unwrap();
-        let mut publishing = Box::pin(amqp.publish(vec![to(&queue)]));
+        let mut publishing = Box::pin(amqp.publish_all(vec![to(&queue)]));
         // Longer than two heartbeats, which nobody sends on a blocked connection.
         let waits = timeout(Duration::from_secs(3), &mut publishing).await;
         assert!(waits.is_err(), "it waits as long as the alarm lasts: {waits:?}");
@@ -121,6 +121,6 @@ async fn again(amqp: &Amqp) {
     let queue = QueueName::new("works").unwrap();
     let found = async { while amqp.purge(&queue).await.is_err() {} };
     timeout(HANG, found).await.expect("a new connection");
-    let taken = async { while amqp.publish(vec![to(&queue)]).await.is_err() {} };
+    let taken = async { while amqp.publish_all(vec![to(&queue)]).await.is_err() {} };
     timeout(HANG, taken).await.expect("a new connection");
 }

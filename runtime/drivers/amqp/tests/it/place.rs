@@ -1,9 +1,12 @@
 //! A virtual host of one's own, and what tests do in it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rwork_amqp::{Amqp, Options, QueueType, Role};
-use rwork_broker::{Broker, Consume, Consumer, Delivery, Disposition, Publish, Route, Settled};
+use rwork_broker::{
+    Batch, Broker, Commit, Committed, Consume, Consumer, Delivery, Disposition, Ending, Publish, Room, Route,
+};
 use rwork_protocol::{Message, Properties, QueueName, Timestamp};
 
 use crate::rabbitmq::RabbitServer;
@@ -91,7 +94,7 @@ pub(crate) fn at(queue: &QueueName, number: usize, time: Timestamp) -> Publish {
 
 pub(crate) async fn send(broker: &Amqp, queue: &QueueName, numbers: std::ops::Range<usize>) {
     let batch = numbers.map(|number| to(queue, message(number))).collect();
-    broker.publish(batch).await.unwrap();
+    broker.publish_all(batch).await.unwrap();
 }
 
 pub(crate) async fn consume(broker: &Amqp, queues: &[&QueueName], unsettled_max: usize) -> Box<dyn Consumer> {
@@ -102,15 +105,35 @@ pub(crate) async fn consume(broker: &Amqp, queues: &[&QueueName], unsettled_max:
 pub(crate) async fn receive(consumer: &dyn Consumer, count: usize) -> Vec<Delivery> {
     let mut all = Vec::new();
     while all.len() < count {
-        all.extend(consumer.receive(count - all.len()).await.unwrap());
+        all.extend(consumer.receive(room(count - all.len())).await.unwrap());
     }
     all
 }
 
+/// So many, however large.
+pub(crate) fn room(messages: usize) -> Room {
+    Room { messages, bytes: usize::MAX }
+}
+
 pub(crate) async fn settle(consumer: &dyn Consumer, came: Vec<Delivery>, how: &Disposition) {
     let count = came.len();
-    let batch = came.into_iter().map(|delivery| delivery.settle(how.clone())).collect();
-    assert_eq!(consumer.settle(batch).await.unwrap(), vec![Settled::Done; count]);
+    let batch = batch(came.into_iter().map(|delivery| settled(delivery, how)).collect());
+    assert_eq!(consumer.commit(&batch).await.unwrap(), vec![Committed::Done; count]);
+}
+
+/// A delivery's end, from which nothing follows.
+pub(crate) fn settled(delivery: Delivery, how: &Disposition) -> Commit {
+    ended(Ending::Settle(delivery.settle(how.clone())), Vec::new())
+}
+
+pub(crate) fn ended(ending: Ending, publish: Vec<Publish>) -> Commit {
+    Commit { records: Vec::new(), publish, ending }
+}
+
+/// Commits under a number that no batch of this process has.
+pub(crate) fn batch(commits: Vec<Commit>) -> Batch {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    Batch { number: NUMBERS.fetch_add(1, Ordering::Relaxed) + 1, commits }
 }
 
 pub(crate) fn numbers(came: &[Delivery]) -> Vec<usize> {

@@ -15,6 +15,7 @@ use rwork_protocol::{NewTask, QueueName, Record, State, TaskId, TaskName};
 use tokio::time::timeout;
 
 use crate::connecting::connect;
+use crate::place::{room, settle};
 use crate::rabbitmq::RabbitServer;
 
 /// A wait that is longer has no end.
@@ -142,7 +143,7 @@ async fn results_come_back_to_whoever_sent() {
 
 /// Takes one task and answers it, as a worker does.
 async fn answer_one(consumer: &dyn Consumer, results: &Amqp) {
-    let delivery = consumer.receive(1).await.unwrap().remove(0);
+    let delivery = consumer.receive(room(1)).await.unwrap().remove(0);
     let properties = delivery.message.properties.clone();
     let id = TaskId::new(properties.correlation_id.clone().unwrap()).unwrap();
     let store = Store {
@@ -152,7 +153,7 @@ async fn answer_one(consumer: &dyn Consumer, results: &Amqp) {
         correlation_id: properties.correlation_id,
     };
     results.store(vec![store]).await.unwrap();
-    consumer.settle(vec![delivery.settle(Disposition::Ack)]).await.unwrap();
+    settle(consumer, vec![delivery], &Disposition::Ack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,17 +1,18 @@
 //! Dead letters and purging.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use rwork_broker::{DeadLetter, DeadLetterId, DeadLetterQuery, Reason};
 use rwork_protocol::{QueueName, Timestamp};
 
 use super::{Act, Turn};
 use crate::row;
 
+/// Rows of one turn: others, in all processes, get theirs in between.
+pub(crate) const TURN_ROWS: usize = 1000;
+
 /// The rows that a query means, oldest first: the text after `SELECT …` and its values.
 fn selection(query: &DeadLetterQuery) -> (String, Vec<Value>) {
-    // Ids that are no numbers of ours name nothing.
-    let number = |id: &DeadLetterId| id.0.parse::<i64>().unwrap_or(-1);
     let mut sql = String::from(" FROM dead WHERE id > ?");
     let mut values = vec![Value::from(query.after.as_ref().map_or(0, number))];
     if let Some(queue) = &query.queue {
@@ -29,6 +30,11 @@ fn selection(query: &DeadLetterQuery) -> (String, Vec<Value>) {
         values.push(Value::from(i64::try_from(limit).unwrap_or(i64::MAX)));
     }
     (sql, values)
+}
+
+/// Ids that are no numbers of ours name nothing.
+fn number(id: &DeadLetterId) -> i64 {
+    id.0.parse().unwrap_or(-1)
 }
 
 /// Reads matching dead letters.
@@ -53,19 +59,29 @@ pub(crate) fn list(db: &Connection, query: &DeadLetterQuery) -> rusqlite::Result
     letters.collect()
 }
 
-/// Puts matching dead letters at the end of their queues, as new.
-#[derive(Debug)]
-pub(crate) struct Retry {
-    pub(crate) query: DeadLetterQuery,
+/// What is done with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Back at the end of its queue, as new.
+    Retried,
+    /// Deleted.
+    Purged,
 }
 
-impl Act for Retry {
-    type Answer = u64;
-    const NAME: &'static str = "retry dead letters";
+/// Retries or purges some dead letters; answers how many.
+#[derive(Debug)]
+pub(crate) struct Move {
+    pub(crate) ids: Vec<i64>,
+    pub(crate) fate: Fate,
+}
+
+impl Act for Move {
+    type Answer = usize;
+    const NAME: &'static str = "move dead letters";
     // What it adds to one table it takes from the other.
     const DRAINS: bool = true;
 
-    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<u64> {
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<usize> {
         let mut copy = turn.prepare(concat!(
             "INSERT INTO msg(queue, prio, ",
             row::columns!(),
@@ -74,61 +90,55 @@ impl Act for Retry {
             " FROM dead WHERE id = ?1"
         ))?;
         let mut delete = turn.prepare("DELETE FROM dead WHERE id = ?1")?;
-        let ids = matching(turn.db, &self.query)?;
-        for id in &ids {
-            copy.execute([id])?;
-            delete.execute([id])?;
+        let mut moved = 0;
+        for id in &self.ids {
+            if self.fate == Fate::Retried {
+                copy.execute([id])?;
+                turn.rings.messages = true;
+            }
+            moved += delete.execute([id])?;
         }
-        turn.rings.messages |= !ids.is_empty();
-        Ok(ids.len() as u64)
+        Ok(moved)
     }
 }
 
-/// Deletes matching dead letters.
-#[derive(Debug)]
-pub(crate) struct Purge {
-    pub(crate) query: DeadLetterQuery,
-}
-
-impl Act for Purge {
-    type Answer = u64;
-    const NAME: &'static str = "purge dead letters";
-    const DRAINS: bool = true;
-
-    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<u64> {
-        let mut delete = turn.prepare("DELETE FROM dead WHERE id = ?1")?;
-        let ids = matching(turn.db, &self.query)?;
-        ids.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
-        Ok(ids.len() as u64)
-    }
-}
-
-fn matching(db: &Connection, query: &DeadLetterQuery) -> rusqlite::Result<Vec<i64>> {
+/// Ids of matching dead letters.
+pub(crate) fn matching(db: &Connection, query: &DeadLetterQuery) -> rusqlite::Result<Vec<i64>> {
     let (matching, values) = selection(query);
     db.prepare(&format!("SELECT id{matching}"))?
         .query_map(params_from_iter(values), |row| row.get(0))?
         .collect()
 }
 
-/// Deletes the messages of a queue that nobody holds.
+/// Deletes some messages of a queue that nobody holds; answers how many. Fewer than [`TURN_ROWS`]: those were the last.
 #[derive(Debug)]
 pub(crate) struct PurgeQueue {
     pub(crate) queue: QueueName,
+    /// The last that is deleted, so that a purge beside a busy producer ends.
+    pub(crate) last: i64,
 }
 
 impl Act for PurgeQueue {
-    type Answer = u64;
+    type Answer = usize;
     const NAME: &'static str = "purge a queue";
     const DRAINS: bool = true;
 
-    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<u64> {
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<usize> {
         // Two statements, since each has its own index.
-        let ready = turn
-            .prepare("DELETE FROM msg WHERE queue = ?1 AND owner IS NULL AND eta IS NULL")?
-            .execute([self.queue.as_str()])?;
-        let delayed = turn
-            .prepare("DELETE FROM msg WHERE queue = ?1 AND eta IS NOT NULL")?
-            .execute([self.queue.as_str()])?;
-        Ok((ready + delayed) as u64)
+        let ready = "DELETE FROM msg WHERE seq IN (SELECT seq FROM msg
+           WHERE queue = ?1 AND owner IS NULL AND eta IS NULL AND seq <= ?2 ORDER BY prio, seq LIMIT ?3)";
+        let delayed = "DELETE FROM msg WHERE seq IN (SELECT seq FROM msg
+           WHERE queue = ?1 AND eta IS NOT NULL AND seq <= ?2 LIMIT ?3)";
+        let mut deleted = 0;
+        for some in [ready, delayed] {
+            let room = i64::try_from(TURN_ROWS - deleted).unwrap_or(0);
+            deleted += turn.prepare(some)?.execute(params![self.queue.as_str(), self.last, room])?;
+        }
+        Ok(deleted)
     }
+}
+
+/// The last message that was published.
+pub(crate) fn last_message(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(max(seq), 0) FROM msg", [], |row| row.get(0))
 }

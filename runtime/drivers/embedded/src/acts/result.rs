@@ -33,21 +33,29 @@ impl Act for Store {
     const DRAINS: bool = true;
 
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<Vec<Stored>> {
-        let mut upsert = turn.prepare(
-            "INSERT INTO result(id, expires, final, body) VALUES(?1, ?2, ?3, ?4)
-             ON CONFLICT(id) DO UPDATE SET expires = excluded.expires, final = excluded.final, body = excluded.body
-             WHERE result.final = 0 OR result.expires <= ?5",
-        )?;
-        let now = turn.now.as_micros();
-        turn.rings.results = true;
-        let store = |entry: &Entry| {
-            let expires = entry.expires.map(Timestamp::as_micros);
-            let rows =
-                upsert.execute(params![entry.key, expires, entry.is_final, entry.body.as_ref(), now])?;
-            Ok(if rows > 0 { Stored::Written } else { Stored::Kept })
-        };
-        self.batch.iter().map(store).collect()
+        write(turn, self.batch.iter())
     }
+}
+
+/// Writes records in order, except over a final one.
+pub(crate) fn write<'a>(
+    turn: &mut Turn<'_>,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> rusqlite::Result<Vec<Stored>> {
+    let mut upsert = turn.prepare(
+        "INSERT INTO result(id, expires, final, body) VALUES(?1, ?2, ?3, ?4)
+         ON CONFLICT(id) DO UPDATE SET expires = excluded.expires, final = excluded.final, body = excluded.body
+         WHERE result.final = 0 OR result.expires <= ?5",
+    )?;
+    let now = turn.now.as_micros();
+    let store = |entry: &Entry| {
+        let expires = entry.expires.map(Timestamp::as_micros);
+        let rows = upsert.execute(params![entry.key, expires, entry.is_final, entry.body.as_ref(), now])?;
+        Ok(if rows > 0 { Stored::Written } else { Stored::Kept })
+    };
+    let stored = entries.map(store).collect::<rusqlite::Result<Vec<_>>>()?;
+    turn.rings.results |= !stored.is_empty();
+    Ok(stored)
 }
 
 /// Deletes one record; true when there was one.

@@ -1,73 +1,99 @@
-//! Sessions: one row per consumer carries the lease of all that it holds, so that renewing costs one row.
+//! Sessions: one row per consumer owns all that it holds.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::params;
-use rwork_broker::Error;
+use rwork_broker::{Delivery, Receipt};
 use rwork_protocol::QueueName;
 
-use super::{Act, Turn, publish};
-use crate::seat::{Mailbox, Seats};
+use super::{Act, Standing, Turn, publish, take};
+use crate::consumer_state::{Consumers, Held, Mailbox};
+use crate::files::FileId;
+use crate::reaper::Dead;
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
+/// End and length of the lease of a session that has none. Processes of the first edition, which go by them, never see it
+/// end.
+pub(crate) const NO_LEASE: i64 = i64::MAX;
 
-/// Starts a consumer.
+/// Starts a consumer, whose lock is held already; answers in which file.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) owner: i64,
     pub(crate) name: String,
-    pub(crate) lease: Duration,
     pub(crate) queues: Arc<[QueueName]>,
     pub(crate) unsettled_max: usize,
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
 impl Act for Open {
-    type Answer = ();
+    type Answer = FileId;
     const NAME: &'static str = "start a consumer";
     const DRAINS: bool = true;
 
-    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()> {
-        let until = turn.now.plus(self.lease).as_micros();
-        turn.prepare("INSERT INTO session(owner, until, lease, name) VALUES(?1, ?2, ?3, ?4)")?
-            .execute(params![self.owner, until, micros(self.lease), self.name])?;
-        self.queues.iter().try_for_each(|queue| publish::declare(turn, queue))
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<FileId> {
+        turn.prepare("INSERT INTO session(owner, until, lease, name) VALUES(?1, ?2, ?2, ?3)")?
+            .execute(params![self.owner, NO_LEASE, self.name])?;
+        self.queues.iter().try_for_each(|queue| publish::declare(turn, queue))?;
+        Ok(turn.file)
     }
 
-    fn committed(&mut self, (): &(), seats: &mut Seats) {
-        seats.add(self.owner, &self.mailbox, Arc::clone(&self.queues), self.unsettled_max);
+    fn committed(&mut self, _file: &FileId, consumers: &mut Consumers) {
+        consumers.add(self.owner, &self.mailbox, Arc::clone(&self.queues), self.unsettled_max);
     }
 }
 
-/// Keeps what a consumer holds; false when its lease had run out and somebody saw it.
-///
-/// A lease that ran out unseen is kept: what is held is still nobody else's.
+/// Compares what a consumer holds with the file.
 #[derive(Debug)]
-pub(crate) struct Renew {
+pub(crate) struct Resume {
     pub(crate) owner: i64,
-    pub(crate) name: String,
-    pub(crate) lease: Duration,
 }
 
-impl Act for Renew {
-    type Answer = bool;
-    const NAME: &'static str = "renew a lease";
+/// The differences.
+#[derive(Debug, Default)]
+pub(crate) struct Differences {
+    /// Its own by the file, and unknown to it.
+    pub(crate) fresh: Vec<(Held, Delivery)>,
+    /// Receipts of what it has and the file doesn't.
+    pub(crate) gone: Vec<Receipt>,
+}
+
+impl Act for Resume {
+    type Answer = Standing<Differences>;
+    const NAME: &'static str = "resume a consumer";
     const DRAINS: bool = true;
 
-    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<bool> {
-        let until = turn.now.plus(self.lease).as_micros();
-        let rows = turn
-            .prepare("UPDATE session SET until = ?2 WHERE owner = ?1")?
-            .execute(params![self.owner, until])?;
-        Ok(rows > 0)
+    fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<Standing<Differences>> {
+        let Some(state) = turn.consumers.get(self.owner) else { return Ok(Standing::Dead) };
+        if state.is_forgotten {
+            return Ok(Standing::Forgotten);
+        }
+        if !exists(turn, self.owner)? {
+            return Ok(Standing::Dead);
+        }
+        let known: HashMap<i64, Receipt> =
+            state.receipts().map(|(receipt, held)| (held.sequence, receipt)).collect();
+        let rows: HashSet<i64> = turn
+            .prepare("SELECT seq FROM msg WHERE owner = ?1")?
+            .query_map([self.owner], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let gone = known
+            .iter()
+            .filter(|(sequence, _)| !rows.contains(sequence))
+            .map(|(_, receipt)| *receipt)
+            .collect();
+        let mut unknown: Vec<i64> =
+            rows.into_iter().filter(|sequence| !known.contains_key(sequence)).collect();
+        unknown.sort_unstable();
+        let fresh =
+            unknown.into_iter().map(|sequence| take::read_held(turn, sequence)).collect::<Result<_, _>>()?;
+        Ok(Standing::Ours(Differences { fresh, gone }))
     }
 
-    fn committed(&mut self, alive: &bool, seats: &mut Seats) {
-        if !alive {
-            seats.fail(self.owner, Error::LeaseLost { name: self.name.clone() });
+    fn committed(&mut self, answer: &Standing<Differences>, consumers: &mut Consumers) {
+        if let (Standing::Ours(differences), Some(state)) = (answer, consumers.get_mut(self.owner)) {
+            state.hold(differences.fresh.iter().map(|(held, delivery)| (delivery.receipt, *held)));
+            state.release(differences.gone.iter().copied());
         }
     }
 }
@@ -76,6 +102,8 @@ impl Act for Renew {
 #[derive(Debug)]
 pub(crate) struct Close {
     pub(crate) owner: i64,
+    /// May have begun.
+    pub(crate) started: Vec<Receipt>,
 }
 
 impl Act for Close {
@@ -84,38 +112,37 @@ impl Act for Close {
     const DRAINS: bool = true;
 
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<()> {
+        let Some(state) = turn.consumers.get(self.owner).filter(|state| !state.is_forgotten) else {
+            return Ok(());
+        };
+        let mut mark = turn.prepare("UPDATE msg SET redelivered = 1 WHERE seq = ?1 AND owner = ?2")?;
+        for held in self.started.iter().filter_map(|receipt| state.held(*receipt)) {
+            mark.execute([held.sequence, self.owner])?;
+        }
         let released = turn.prepare("UPDATE msg SET owner = NULL WHERE owner = ?1")?.execute([self.owner])?;
         turn.prepare("DELETE FROM session WHERE owner = ?1")?.execute([self.owner])?;
         turn.rings.messages |= released > 0;
         Ok(())
     }
 
-    fn committed(&mut self, (): &(), seats: &mut Seats) {
-        seats.remove(self.owner);
+    fn committed(&mut self, (): &(), consumers: &mut Consumers) {
+        consumers.remove(self.owner);
     }
 }
 
-/// Ends the sessions whose lease ran out: their messages go back to their old place, counted. Consumers of this very
-/// process are spared: they live, however late their renewal is.
-pub(crate) fn reap(turn: &mut Turn<'_>) -> rusqlite::Result<()> {
-    let now = turn.now.as_micros();
-    let gone: Vec<(i64, bool)> = turn
-        .prepare("SELECT owner, until <= ?1 FROM session WHERE until <= ?1 OR until > ?1 + lease")?
-        .query_map([now], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    for (owner, over) in gone {
-        if over && turn.seats.get(owner).is_some() {
-            continue;
-        }
-        if over {
-            turn.prepare("UPDATE msg SET owner = NULL, tries = tries + 1 WHERE owner = ?1")?
-                .execute([owner])?;
-            turn.prepare("DELETE FROM session WHERE owner = ?1")?.execute([owner])?;
-            turn.rings.messages = true;
-        } else {
-            // The clock was set back: a dead worker's messages must not wait until it has caught up.
-            turn.prepare("UPDATE session SET until = ?2 + lease WHERE owner = ?1")?.execute([owner, now])?;
-        }
+/// Whether a session stands.
+pub(crate) fn exists(turn: &Turn<'_>, owner: i64) -> rusqlite::Result<bool> {
+    turn.prepare("SELECT 1 FROM session WHERE owner = ?1")?.exists([owner])
+}
+
+/// Ends sessions of the dead: their messages go back to their old places. They may have begun, and are not counted.
+pub(crate) fn reap(turn: &mut Turn<'_>, dead: &[Dead]) -> rusqlite::Result<()> {
+    for Dead { owner, .. } in dead {
+        let freed = turn
+            .prepare("UPDATE msg SET owner = NULL, redelivered = 1 WHERE owner = ?1")?
+            .execute([owner])?;
+        turn.prepare("DELETE FROM session WHERE owner = ?1")?.execute([owner])?;
+        turn.rings.messages |= freed > 0;
     }
     Ok(())
 }

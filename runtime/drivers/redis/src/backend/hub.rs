@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::keeper::Keeper;
 use self::table::{Seat, Table};
 use super::record;
-use crate::link::{Link, Site};
+use crate::link::{Link, Target};
 
 /// Watches that wait to be subscribed. More wait for their turn: subscribing goes a batch at a time.
 const ASKS_MAX: usize = 1024;
@@ -26,7 +26,7 @@ const ASKS_MAX: usize = 1024;
 /// The watches of one handle.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    site: Arc<Site>,
+    target: Arc<Target>,
     /// Reads what stands there: the server cuts a subscriber who is behind, be it by a few large records.
     commands: Link,
     table: Arc<Table>,
@@ -42,8 +42,8 @@ struct Ask {
 }
 
 impl Hub {
-    pub(crate) fn new(site: Arc<Site>, commands: Link) -> Self {
-        Self { site, commands, table: Arc::default(), keeper: OnceLock::new() }
+    pub(crate) fn new(target: Arc<Target>, commands: Link) -> Self {
+        Self { target, commands, table: Arc::default(), keeper: OnceLock::new() }
     }
 
     /// Watches one channel from what stands there now.
@@ -57,16 +57,16 @@ impl Hub {
         let seat = self.table.sit(channel);
         let (reply, replied) = oneshot::channel();
         let ask = Ask { channel: seat.channel.clone(), reply };
-        let closed = || Error::Closed { name: self.site.url.to_string() };
+        let closed = || Error::Closed { name: self.target.url.to_string() };
         self.asks().send(ask).await.map_err(|_| closed())?;
         replied.await.map_err(|_| closed())??;
-        Ok(records(seat, self.site.url.clone()))
+        Ok(records(seat, self.target.url.clone()))
     }
 
     fn asks(&self) -> &mpsc::Sender<Ask> {
         let (asks, _) = self.keeper.get_or_init(|| {
             let (asks, asked) = mpsc::channel(ASKS_MAX);
-            let keeper = Keeper::new(&self.site, self.commands.clone(), Arc::clone(&self.table), asked);
+            let keeper = Keeper::new(&self.target, self.commands.clone(), Arc::clone(&self.table), asked);
             (asks, AbortOnDropHandle::new(tokio::spawn(keeper.run())))
         });
         asks

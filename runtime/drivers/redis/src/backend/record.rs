@@ -28,7 +28,7 @@ fn read(stored: Bytes) -> Result<Record, BoxError> {
 
 /// Whether what stands there is a success, which is final. What can't be decoded (another `result_serializer`) is looked
 /// through for its status.
-pub(super) fn is_success(stored: &Bytes) -> bool {
+pub(crate) fn is_success(stored: &Bytes) -> bool {
     let plain = if is_compressed(stored) {
         match decompress_stored(stored, PLAIN_BYTES_MAX) {
             Ok(plain) => plain,

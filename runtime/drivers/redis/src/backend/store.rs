@@ -5,6 +5,7 @@ use redis::Value;
 use rwork_backend::{Error, Store, Stored};
 
 use super::record;
+use crate::error;
 use crate::handle::Inner;
 use crate::link::Script;
 
@@ -17,20 +18,26 @@ const LOOKS_MAX: usize = 5;
 /// About 100 years: Redis refuses times that overflow its clock.
 const EXPIRY_MS_MAX: u128 = 1 << 42;
 
-static STORE: Script = Script::new(include_str!("store.lua"));
+static STORE: Script = Script::new(concat!(include_str!("record.lua"), include_str!("store.lua")));
 
 /// A record on its way.
 #[derive(Debug)]
 struct Entry {
     key: String,
     value: Bytes,
+    /// Whether it is a ready state's, which somebody may wait for.
+    is_ready: bool,
     expiry_ms: Option<u64>,
     /// What stood there when it was looked at, and was no success.
     seen: Option<Bytes>,
-    became: Option<Stored>,
+    became: Option<Result<Stored, Full>>,
 }
 
-/// Stores a batch in order.
+/// There is no room for a record.
+#[derive(Debug)]
+struct Full;
+
+/// Stores a batch in order; what there is no room for keeps nothing else from being stored.
 pub(super) async fn store(inner: &Inner, batch: &[Store]) -> Result<Vec<Stored>, Error> {
     let mut entries = batch.iter().map(|store| entry(inner, store)).collect::<Result<Vec<_>, _>>()?;
     let mut rest = entries.as_mut_slice();
@@ -39,7 +46,8 @@ pub(super) async fn store(inner: &Inner, batch: &[Store]) -> Result<Vec<Stored>,
         settle(inner, call).await?;
         rest = others;
     }
-    Ok(entries.into_iter().map(|entry| entry.became.unwrap_or(Stored::Kept)).collect())
+    let became = |entry: Entry| entry.became.unwrap_or(Ok(Stored::Kept));
+    entries.into_iter().map(became).collect::<Result<_, Full>>().map_err(|Full| error::full(&inner.url))
 }
 
 fn entry(inner: &Inner, store: &Store) -> Result<Entry, Error> {
@@ -48,15 +56,20 @@ fn entry(inner: &Inner, store: &Store) -> Result<Entry, Error> {
     if size > limit {
         return Err(Error::TooLarge { limit, size });
     }
-    let milliseconds = |expires: std::time::Duration| expires.as_millis().clamp(1, EXPIRY_MS_MAX);
-    let expiry_ms = store.expires.and_then(|expires| u64::try_from(milliseconds(expires)).ok());
     Ok(Entry {
         key: inner.result_keys.record(&store.record.task_id),
         value,
-        expiry_ms,
+        is_ready: store.record.status.is_ready(),
+        expiry_ms: expiry_ms(store),
         seen: None,
         became: None,
     })
+}
+
+/// How long a record lives.
+pub(crate) fn expiry_ms(store: &Store) -> Option<u64> {
+    let milliseconds = |expires: std::time::Duration| expires.as_millis().clamp(1, EXPIRY_MS_MAX);
+    store.expires.and_then(|expires| u64::try_from(milliseconds(expires)).ok())
 }
 
 fn call_length(entries: &[Entry]) -> usize {
@@ -76,21 +89,34 @@ async fn settle(inner: &Inner, entries: &mut [Entry]) -> Result<(), Error> {
             break;
         }
         let answers = call(inner, &open).await?;
-        for (entry, answer) in open.iter_mut().zip(answers) {
-            match answer {
-                Value::Int(1) => entry.became = Some(Stored::Written),
-                Value::BulkString(current) => {
-                    let current = Bytes::from(current);
-                    if record::is_success(&current) {
-                        entry.became = Some(Stored::Kept);
-                    }
-                    entry.seen = Some(current);
-                }
-                _ => entry.became = Some(Stored::Kept),
-            }
-        }
+        let unheard =
+            open.iter_mut().zip(answers).filter_map(|(entry, answer)| entry.answered(inner, answer));
+        inner.late.note(unheard);
     }
     Ok(())
+}
+
+impl Entry {
+    /// Takes the script's answer in. Returns the channel of a ready record that nobody has heard of.
+    fn answered(&mut self, inner: &Inner, answer: Value) -> Option<String> {
+        match answer {
+            Value::Int(told @ 1..) => {
+                self.became = Some(Ok(Stored::Written));
+                if told == 3 {
+                    inner.late.warn_of_refusal();
+                }
+                return (told == 2 && self.is_ready).then(|| self.key.clone());
+            }
+            Value::BulkString(current) => {
+                let current = Bytes::from(current);
+                self.became = record::is_success(&current).then_some(Ok(Stored::Kept));
+                self.seen = Some(current);
+            }
+            Value::Int(i64::MIN..=-1) => self.became = Some(Err(Full)),
+            _ => self.became = Some(Ok(Stored::Kept)),
+        }
+        None
+    }
 }
 
 async fn call(inner: &Inner, entries: &[&mut Entry]) -> Result<Vec<Value>, Error> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiter::{Jiter, JiterError, NumberAny, NumberInt, Peek};
 use rwork_protocol::{Message, Properties};
 
-use super::{Envelope, HeldEntry, Malformed};
+use super::{Envelope, HeldEntry, Malformed, lenient};
 
 /// As lenient as Python's: padding may be missing, the last bits may be anything.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -30,8 +30,14 @@ type Parsed<T> = Result<T, Malformed>;
 /// # Errors
 /// When it is not JSON, or has no body that can be had.
 pub(crate) fn read(source: &Bytes) -> Parsed<Envelope> {
-    // The parser does not look at strings that it steps over.
-    let text = std::str::from_utf8(source).map_err(not_utf8)?;
+    lenient(source, |json| {
+        // The parser does not look at strings that it steps over.
+        let text = std::str::from_utf8(json).map_err(not_utf8)?;
+        read_parts(json)?.assemble(source, text)
+    })
+}
+
+fn read_parts(source: &[u8]) -> Parsed<Parts> {
     let mut json = Jiter::new(source).with_allow_inf_nan();
     let mut parts = Parts::default();
     let mut key = next_key(json.next_object())?;
@@ -47,7 +53,7 @@ pub(crate) fn read(source: &Bytes) -> Parsed<Envelope> {
         key = next_key(json.next_key())?;
     }
     json.finish().map_err(broken)?;
-    parts.assemble(source, text)
+    Ok(parts)
 }
 
 /// Reads a value of `unacked`: `[envelope, exchange, routing key]`.
@@ -55,8 +61,12 @@ pub(crate) fn read(source: &Bytes) -> Parsed<Envelope> {
 /// # Errors
 /// When it is no such array. The envelope itself is not looked into.
 pub(crate) fn read_held(source: &Bytes) -> Parsed<HeldEntry> {
+    lenient(source, |json| read_entry(source, json))
+}
+
+fn read_entry(source: &Bytes, json: &Bytes) -> Parsed<HeldEntry> {
     std::str::from_utf8(source).map_err(not_utf8)?;
-    let mut json = Jiter::new(source).with_allow_inf_nan();
+    let mut json = Jiter::new(json).with_allow_inf_nan();
     let missing = || Malformed::new("an entry of `unacked` that is not `[envelope, exchange, routing key]`");
     json.next_array().map_err(broken)?.ok_or_else(missing)?;
     let envelope = source.slice(span(&mut json)?);
@@ -129,10 +139,11 @@ struct Found {
 }
 
 impl Parts {
+    /// `text` differs from the source in half characters only.
     fn assemble(self, source: &Bytes, text: &str) -> Parsed<Envelope> {
         let found = self.properties.unwrap_or_default();
         let body = self.body.ok_or_else(|| Malformed::new("an object without `body`"))?;
-        let body = decode_body(source, body, found.body_encoding.as_deref())?;
+        let body = decode_body(source, text, body, found.body_encoding.as_deref())?;
         let marked = self.headers.clone().and_then(|headers| text.get(headers)).is_some_and(is_marked);
         let headers = self.headers.map_or(Bytes::from_static(b"{}"), |headers| source.slice(headers));
         let message = Message {
@@ -210,16 +221,16 @@ fn is_marked(headers: &str) -> bool {
     look().unwrap_or(false)
 }
 
-fn decode_body(source: &Bytes, span: Range<usize>, encoding: Option<&str>) -> Parsed<Bytes> {
+fn decode_body(source: &Bytes, text: &str, span: Range<usize>, encoding: Option<&str>) -> Parsed<Bytes> {
     // Without the quotes.
     let inner = span.start + 1..span.end.saturating_sub(1);
     let raw = source.get(inner.clone()).unwrap_or_default();
     let is_plain = !raw.contains(&b'\\');
     match encoding {
         Some("base64") if is_plain => decode_base64(raw),
-        Some("base64") => decode_base64(unescape(source, span)?.as_bytes()),
+        Some("base64") => decode_base64(unescape(text.as_bytes(), span)?.as_bytes()),
         None | Some("utf-8") if is_plain => Ok(source.slice(inner)),
-        None | Some("utf-8") => Ok(Bytes::from(unescape(source, span)?)),
+        None | Some("utf-8") => Ok(Bytes::from(unescape(text.as_bytes(), span)?)),
         Some(other) => Err(Malformed::new(format!("the unknown body encoding {other:?}"))),
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, Peek};
 
-use super::Malformed;
+use super::{Malformed, lenient};
 
 /// Marks an envelope as kombu does when it restores one (`headers.redelivered`, `properties.delivery_info.redelivered`),
 /// and notes that its next delivery is number `count`. A missing place is made where Python's `dict` would have it.
@@ -40,8 +40,8 @@ type Edits = Vec<(Range<usize>, String)>;
 impl Marks<'_> {
     fn apply(&self, envelope: &Bytes) -> Result<Bytes, Malformed> {
         std::str::from_utf8(envelope).map_err(|_| Malformed::new("bytes that are not UTF-8"))?;
-        let mut edits = Edits::new();
-        self.edit(envelope, &mut edits).map_err(|error| Malformed::new(error.error_type.to_string()))?;
+        let mut edits = lenient(envelope, |json| self.edits(json))
+            .map_err(|error| Malformed::new(error.error_type.to_string()))?;
         edits.sort_by_key(|(range, _)| range.start);
         let growth: usize = edits.iter().map(|(_, text)| text.len()).sum();
         let mut out = Vec::with_capacity(envelope.len() + growth);
@@ -55,22 +55,23 @@ impl Marks<'_> {
         Ok(out.into())
     }
 
-    fn edit(&self, source: &[u8], edits: &mut Edits) -> Result<(), JiterError> {
+    fn edits(&self, source: &[u8]) -> Result<Edits, JiterError> {
+        let mut edits = Edits::new();
         let whole = Object::read(source, 0..source.len(), ["headers", "properties"])?;
         let [headers, properties] = &whole.values;
         if let Some(headers) = headers.as_ref().filter(|headers| headers.is_object) {
             let headers = Object::read(source, headers.range.clone(), ["redelivered"])?;
-            self.set(&headers, 0, "redelivered", self.redelivered, edits);
+            self.set(&headers, 0, "redelivered", self.redelivered, &mut edits);
         }
         let info = format!("{{\"redelivered\": {}, \"delivery_count\": {}}}", self.redelivered, self.count);
         match properties {
             Some(properties) if properties.is_object => {
                 let properties = Object::read(source, properties.range.clone(), ["delivery_info"])?;
-                self.edit_properties(source, &properties, &info, edits)?;
+                self.edit_properties(source, &properties, &info, &mut edits)?;
             }
-            _ => self.set(&whole, 1, "properties", &format!("{{\"delivery_info\": {info}}}"), edits),
+            _ => self.set(&whole, 1, "properties", &format!("{{\"delivery_info\": {info}}}"), &mut edits),
         }
-        Ok(())
+        Ok(edits)
     }
 
     fn edit_properties(

@@ -148,7 +148,6 @@ fn what_is_no_envelope_is_malformed() {
         r#"{"body": "a", "properties": null}"#,
         r#"{"body": "a", "properties": {"body_encoding": "hex"}}"#,
         r#"{"body": "a", "properties": {"body_encoding": "base64"}}"#,
-        r#"{"body": "\ud800", "properties": {}}"#,
     ] {
         let refusal = read_text(text);
         assert!(refusal.is_err(), "{text}: {refusal:?}");
@@ -156,6 +155,42 @@ fn what_is_no_envelope_is_malformed() {
     assert!(read(&Bytes::from_static(b"{\"body\": \"\xff\"}")).is_err());
     let deep = format!(r#"{{"body": "", "headers": {}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(read_text(&deep).is_err());
+}
+
+/// Python's `json.dumps` writes a lone surrogate as an escape, and Celery's client writes arguments into `argsrepr` too.
+#[test]
+fn half_characters_are_read_and_kept() {
+    let text = CAPTURED.replace("(2,)", r"('\ud800 \udc00\ud83e\udd80',)");
+    let envelope = read_text(&text).unwrap();
+    assert!(
+        envelope.message.headers.windows(6).any(|window| window == br"\ud800"),
+        "headers stay as they are"
+    );
+    assert_eq!(envelope.message.body, captured().body);
+    let written = write(&envelope.message, "", "celery", TAG).unwrap();
+    assert_eq!(std::str::from_utf8(&written).unwrap(), text);
+
+    let marked = redelivered(&Bytes::from(text.clone()), 3).unwrap();
+    assert!(marked.windows(6).any(|window| window == br"\ud800"));
+    let read_again = read(&marked).unwrap();
+    assert!(read_again.redelivered && read_again.delivery_count == 3);
+    // kombu's own mark, in headers only.
+    let kombus = text.replace("\"n\": 1}", "\"n\": 1, \"redelivered\": true}");
+    assert!(read_text(&kombus).unwrap().redelivered);
+
+    let held = Bytes::from(format!("[{text}, \"\", \"celery\"]"));
+    assert_eq!(read_held(&held).unwrap().envelope, text);
+    // Wherever else it stands, and in keys.
+    for odd in [
+        r#"{"body": "", "headers": {"\ud800": [{"\udfff": 1}]}, "properties": {"correlation_id": "a\ud800"}}"#,
+        r#"{"body": "\ud800", "properties": {}}"#,
+        r#"{"\udc00": 1, "body": "", "properties": {"delivery_info": {"routing_key": "\ud800"}}}"#,
+    ] {
+        assert!(read_text(odd).is_ok(), "{odd}");
+        assert!(read(&redelivered(&Bytes::from_static(odd.as_bytes()), 2).unwrap()).unwrap().redelivered);
+    }
+    let id = r#"{"body": "", "properties": {"correlation_id": "a\ud800"}}"#;
+    assert_eq!(read_text(id).unwrap().message.properties.correlation_id.as_deref(), Some("a\u{fffd}"));
 }
 
 #[test]

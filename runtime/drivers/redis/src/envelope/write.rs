@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use rwork_protocol::Message;
 use rwork_protocol::json::{Kind, check, write_string};
 
-use super::Malformed;
+use super::{Malformed, lenient};
 
 /// Writes an envelope with the separators, the order and the escapes of Python's `json.dumps`. `delivery_tag` comes last:
 /// the script that takes looks for it from the end.
@@ -74,12 +75,12 @@ fn write_base64(out: &mut Vec<u8>, body: &[u8]) {
 }
 
 /// Headers as they are, but in ASCII: beyond it there are only characters in strings, and those can be escaped.
-fn write_headers(out: &mut Vec<u8>, headers: &[u8]) -> Result<(), Malformed> {
+fn write_headers(out: &mut Vec<u8>, headers: &Bytes) -> Result<(), Malformed> {
     if headers.is_empty() {
         out.extend_from_slice(b"{}");
         return Ok(());
     }
-    match check(headers) {
+    match lenient(headers, |headers| check(headers)) {
         Ok(Kind::Object) => {}
         Ok(kind) => return Err(Malformed::new(format!("headers that are {kind}, not an object"))),
         Err(error) => return Err(Malformed::new(format!("headers that are not JSON: {error}"))),

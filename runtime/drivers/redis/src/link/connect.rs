@@ -1,62 +1,63 @@
 //! From an address to a connection that has been let in: names, sockets, TLS, login, and what the server is.
 //!
-//! Each step fails with words of its own. All of them together end in time.
+//! Each step fails with words of its own. All of them together end by one deadline.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
+use rwork_net::{
+    Deadline, Failure, Monitor, MonitoredStream, Transport, alerted, no_socket, open, unanswered,
+};
 use rwork_protocol::service::RedactedUrl;
-use rwork_tls::{Failure, alerted, dial, no_socket, secure};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pulse::{Pulse, Pulsing};
-use super::site::Pushes;
-use super::wire::{Greeting, Parts, Wire};
+use super::target::{ConnectOptions, Pushes};
+use super::wire::{Greeting, Wire};
 use crate::error::{self, CLUSTER_HINT, WORDS};
+use crate::reply;
 use crate::url::{Address, Endpoint, Login};
 
 /// The oldest server whose scripts and commands do what rwork needs.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
-/// How to enter any server of a site.
-#[derive(Clone, Debug)]
-pub(super) struct Door {
-    pub(super) connect_timeout: Duration,
-    pub(super) answer_timeout: Duration,
-    pub(super) client_name: String,
-}
-
-/// Anything that bytes go through.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-/// Enters a Redis server and its database.
-pub(super) async fn enter(endpoint: &Endpoint, door: &Door, pushes: Option<Pushes>) -> Result<Wire, Failure> {
+/// Connects to a Redis server and its database.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    pushes: Option<Pushes>,
+    deadline: Deadline,
+) -> Result<Wire, Failure> {
     let url = endpoint.url();
-    let deadline = Instant::now() + door.connect_timeout;
-    let mut parts = knock(endpoint, door, pushes).await?;
-    let mut connection = parts.connection.clone();
-    let greeted = greet(&mut connection, &endpoint.login, &url, &door.client_name);
-    parts.greeting = timeout_at(deadline, greeted).await.map_err(|_| mute(&url, door))??;
-    check(&url, &parts.greeting)?;
-    Ok(Wire::new(parts))
+    let mut wire = log_in(endpoint, options, pushes, deadline).await?;
+    let greeted = handshake(&mut wire.connection, &endpoint.login, &url, &options.client_name);
+    wire.greeting = deadline.bound(greeted, |seconds| unanswered(&url, WORDS, seconds)).await??;
+    check(&url, &wire.greeting)?;
+    Ok(wire)
 }
 
 /// Reaches a server of any kind, and logs in.
-pub(super) async fn knock(
+pub(super) async fn log_in(
     endpoint: &Endpoint,
-    door: &Door,
+    options: &ConnectOptions,
     pushes: Option<Pushes>,
-) -> Result<Parts, Failure> {
+    deadline: Deadline,
+) -> Result<Wire, Failure> {
     let url = endpoint.url();
-    let deadline = Instant::now() + door.connect_timeout;
-    let stream = open(endpoint, &url, door, deadline).await?;
-    let pulse = Pulse::new();
-    let stream = Pulsing { stream, pulse: pulse.clone() };
+    let unanswered = |seconds| unanswered(&url, WORDS, seconds);
+    let stream: Box<dyn Transport> = match &endpoint.address {
+        Address::Unix(path) => {
+            let opened = deadline.bound(UnixStream::connect(path), unanswered).await?;
+            Box::new(opened.map_err(|error| no_socket(&url, &error))?)
+        }
+        Address::Tcp(host, port) => {
+            open(host, *port, endpoint.login.tls.as_ref(), &url, WORDS, deadline).await?
+        }
+    };
+    let monitor = Monitor::default();
+    let stream = MonitoredStream::new(stream, monitor.clone());
     let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     if let Some(tell) = pushes {
         config = config.set_push_sender(move |info: PushInfo| {
@@ -66,15 +67,17 @@ pub(super) async fn knock(
     }
     let info = credentials(&endpoint.login);
     let entered = MultiplexedConnection::new_with_config(&info, stream, config);
-    let entered = timeout_at(deadline, entered).await.map_err(|_| mute(&url, door))?;
-    let (connection, driver) = entered.map_err(|error| match pulse.alert() {
-        // With TLS 1.3 a server looks at our certificate only when we believe to be in.
-        Some(alert) => alerted(&url, alert, WORDS),
-        None => error::unwelcome(&url, &error),
-    })?;
+    let (connection, driver) =
+        deadline.bound(entered, unanswered).await?.map_err(|error| match monitor.alert() {
+            // With TLS 1.3 a server looks at our certificate only when we believe to be in.
+            Some(alert) => alerted(&url, alert, WORDS),
+            None => error::unwelcome(&url, &error),
+        })?;
+    // Redis says what it is when it is asked.
+    drop(monitor.take_first());
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-    let (greeting, patience) = (Greeting::default(), door.answer_timeout);
-    Ok(Parts { connection, driver, url, greeting, patience, pulse })
+    let (broken, greeting, patience) = (AtomicBool::new(false), Greeting::default(), options.answer_timeout);
+    Ok(Wire { connection, driver, broken, url, greeting, patience, monitor })
 }
 
 fn credentials(login: &Login) -> RedisConnectionInfo {
@@ -89,55 +92,8 @@ fn credentials(login: &Login) -> RedisConnectionInfo {
     info
 }
 
-fn mute(url: &RedactedUrl, door: &Door) -> Failure {
-    let seconds = door.connect_timeout.as_secs_f64();
-    Failure::unreachable(
-        url,
-        format!("it takes connections, but has not answered within {seconds} s"),
-        "that server hangs, is paused, or is not Redis: look at its log and its load",
-    )
-}
-
-async fn open(
-    endpoint: &Endpoint,
-    url: &RedactedUrl,
-    door: &Door,
-    deadline: Instant,
-) -> Result<Box<dyn Stream>, Failure> {
-    let (host, port) = match &endpoint.address {
-        Address::Unix(path) => {
-            let opened = timeout_at(deadline, UnixStream::connect(path)).await;
-            let stream = opened.map_err(|_| mute(url, door))?.map_err(|error| no_socket(url, &error))?;
-            return Ok(Box::new(stream));
-        }
-        Address::Tcp(host, port) => (host, *port),
-    };
-    let late = |_| {
-        let seconds = door.connect_timeout.as_secs_f64();
-        let what = format!("no connection within {seconds} s");
-        Failure::unreachable(
-            url,
-            what,
-            "a firewall or a wrong address drops our packets, or that machine is down",
-        )
-    };
-    let stream = timeout_at(deadline, dial(host, port, url)).await.map_err(late)??;
-    let Some(options) = &endpoint.login.tls else { return Ok(Box::new(stream)) };
-    let secured = secure(stream, host, options, url, WORDS);
-    let late = |_| {
-        let seconds = door.connect_timeout.as_secs_f64();
-        let what = format!("it takes connections, but has not answered our TLS handshake within {seconds} s");
-        Failure::unreachable(
-            url,
-            what,
-            "use `redis://` if that port is a plain one; otherwise that server hangs",
-        )
-    };
-    Ok(Box::new(timeout_at(deadline, secured).await.map_err(late)??))
-}
-
 /// Asks what the server is, enters the database, and says who we are.
-async fn greet(
+async fn handshake(
     connection: &mut MultiplexedConnection,
     login: &Login,
     url: &RedactedUrl,
@@ -157,32 +113,13 @@ async fn greet(
     if let Some(selected) = answers.nth(1) {
         selected.extract_error().map_err(unwelcome)?;
     }
-    Ok(read_greeting(&hello))
+    Ok(read_greeting(hello))
 }
 
-fn read_greeting(hello: &Value) -> Greeting {
-    let mut greeting = Greeting::default();
-    for (key, value) in hello.as_map_iter().into_iter().flatten() {
-        if let (Some("id"), Value::Int(id)) = (text(key), value) {
-            greeting.id = *id;
-        }
-        let (Some(key), Some(value)) = (text(key), text(value)) else { continue };
-        match key {
-            "version" => greeting.version = value.to_owned(),
-            "mode" => greeting.mode = value.to_owned(),
-            "role" => greeting.role = value.to_owned(),
-            _ => {}
-        }
-    }
-    greeting
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
-    }
+fn read_greeting(hello: Value) -> Greeting {
+    let facts: HashMap<String, Value> = redis::from_redis_value(hello).unwrap_or_default();
+    let text = |name| facts.get(name).cloned().and_then(reply::text).unwrap_or_default();
+    Greeting { version: text("version"), mode: text("mode"), role: text("role") }
 }
 
 fn check(url: &RedactedUrl, greeting: &Greeting) -> Result<(), Failure> {

@@ -1,67 +1,68 @@
 //! A connection that is made again on demand, shared by many tasks.
-//!
-//! One attempt at a time, whose end everybody learns who waited for it. Pauses between attempts are the caller's.
 
 use std::convert::Infallible;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use redis::aio::AsyncPushSender;
 use redis::{Cmd, Pipeline, Value};
+use rwork_net::{Connector, Failure, Reconnecting};
 use rwork_protocol::service::{Error, RedactedUrl};
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::script::Call;
-use super::site::{Pushes, Site};
+use super::script::{Call, Script};
+use super::target::{Pushes, Target};
 use super::wire::Wire;
-use rwork_tls::Failure;
 
 /// Suspicions within the time that an answer may take: a healthy server answers within a sixth of it.
 const SUSPICIONS: u32 = 6;
-
-type Outcome = Result<Arc<Wire>, Failure>;
+/// Is held up by whatever holds up our calls: a paused fail-over lets a handshake through, and a busy script too.
+static PROBE: Script = Script::new("return 1");
 
 /// A connection that is made again on demand. Cloning shares it.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    inner: Arc<Inner>,
+    shared: Reconnecting<WithPushes>,
 }
 
-struct Inner {
-    site: Arc<Site>,
+struct WithPushes {
+    target: Arc<Target>,
     pushes: Option<Pushes>,
-    /// Held for a few moves by whoever asks.
-    state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    wire: Option<Arc<Wire>>,
-    /// The attempt under way.
-    attempt: Option<Shared<BoxFuture<'static, Option<Outcome>>>>,
+impl Connector for WithPushes {
+    type Connection = Wire;
+
+    fn url(&self) -> &RedactedUrl {
+        &self.target.url
+    }
+
+    async fn connect(&self) -> Result<Wire, Failure> {
+        self.target.connect(self.pushes.clone()).await
+    }
+
+    fn is_lost(wire: &Wire) -> bool {
+        wire.is_broken()
+    }
 }
 
 impl Link {
-    pub(crate) fn new(site: Arc<Site>) -> Self {
-        Self::build(site, None)
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        Self { shared: Reconnecting::new(WithPushes { target, pushes: None }) }
     }
 
     /// The same, and each connection tells what the server says unasked.
-    pub(crate) fn with_pushes(site: Arc<Site>, pushes: Pushes) -> Self {
-        Self::build(site, Some(pushes))
+    pub(crate) fn with_pushes(target: Arc<Target>, pushes: Pushes) -> Self {
+        Self { shared: Reconnecting::new(WithPushes { target, pushes: Some(pushes) }) }
     }
 
-    fn build(site: Arc<Site>, pushes: Option<Pushes>) -> Self {
-        Self { inner: Arc::new(Inner { site, pushes, state: Mutex::default() }) }
+    fn target(&self) -> &Target {
+        &self.shared.connector().target
     }
 
     /// The servers, for people.
     pub(crate) fn url(&self) -> &RedactedUrl {
-        &self.inner.site.url
+        &self.target().url
     }
 
     /// Sends one command; see [`Wire::command`].
@@ -97,7 +98,7 @@ impl Link {
     pub(crate) async fn dedicated(&self, pushes: impl AsyncPushSender) -> Result<Wire, Error> {
         // Nobody listens any more: then nobody needs to know.
         let tell: Pushes = Arc::new(move |info| drop(pushes.send(info)));
-        Ok(self.inner.site.connect(Some(tell)).await?)
+        Ok(self.target().connect(Some(tell)).await?)
     }
 
     /// The connection that stands, or a new one.
@@ -105,42 +106,7 @@ impl Link {
     /// # Cancel safety
     /// Cancel safe: an attempt goes on for whoever asks next.
     pub(crate) async fn wire(&self) -> Result<Arc<Wire>, Failure> {
-        let attempt = {
-            let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(wire) = state.wire.as_ref().filter(|wire| !wire.is_broken()) {
-                return Ok(Arc::clone(wire));
-            }
-            if state.wire.take().is_some() {
-                // Said here, for with a new one at once nobody else has anything to say.
-                let url = self.url();
-                tracing::warn!(%url, error = "the connection was closed", "lost a connection to the server: making a new one");
-            }
-            match &state.attempt {
-                Some(attempt) => attempt.clone(),
-                None => state.attempt.insert(self.begin()).clone(),
-            }
-        };
-        attempt.await.unwrap_or_else(|| {
-            // Its task ended without an outcome: the runtime is going, or it panicked. The next one who asks begins anew.
-            self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).attempt = None;
-            Err(Failure::unreachable(self.url(), "connecting was interrupted", ""))
-        })
-    }
-
-    /// On a task of its own, so that it ends in time whether or not anybody waits.
-    fn begin(&self) -> Shared<BoxFuture<'static, Option<Outcome>>> {
-        let (tell, told) = oneshot::channel();
-        let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move {
-            let outcome = inner.site.connect(inner.pushes.clone()).await.map(Arc::new);
-            let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.attempt = None;
-            state.wire = outcome.as_ref().ok().cloned();
-            drop(state);
-            // Whoever asked may have gone.
-            let _ = tell.send(outcome);
-        });
-        told.map(Result::ok).boxed().shared()
+        self.shared.connection().await
     }
 
     /// Waits for an answer of this connection, or one of its own.
@@ -156,33 +122,34 @@ impl Link {
         }
     }
 
-    /// How long the server may keep us waiting on purpose, so that nobody becomes suspicious.
-    pub(crate) fn wait_max(&self, wire: &Wire) -> Duration {
-        suspicion(wire) / 2
-    }
-
-    /// When nothing comes for a while, a second connection tells a busy or paused server, which would not greet us, from a
-    /// dead connection or a lost master: that is cut, so that whoever waits on it learns it long before its time is over.
+    /// When nothing comes for a while, a second connection tells a busy or paused server, which would not answer there either,
+    /// from a dead connection or a lost master: that is cut, so that whoever waits on it learns it long before its time is
+    /// over.
     async fn suspect(&self, wire: &Wire) -> Infallible {
         let suspicion = suspicion(wire);
         loop {
             sleep(suspicion).await;
-            if !wire.has_moved_within(suspicion) && self.inner.site.connect(None).await.is_ok() {
-                // What was only late came while the second one was greeted.
-                if !wire.has_moved_within(suspicion) {
-                    wire.cut();
-                }
+            let is_silent = || !wire.monitor.has_moved_within(suspicion);
+            // What was only late came while the second one was served.
+            if is_silent() && self.is_served().await && is_silent() {
+                wire.cut();
             }
         }
     }
+
+    /// Whether the server runs a script for a connection that comes now.
+    async fn is_served(&self) -> bool {
+        let Ok(second) = self.target().connect(None).await else { return false };
+        second.script("probe the server", &PROBE.call(&[""; 0])).await.is_ok()
+    }
 }
 
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("site", &self.site).finish_non_exhaustive()
+impl std::fmt::Debug for WithPushes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WithPushes").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
 fn suspicion(wire: &Wire) -> Duration {
-    wire.patience() / SUSPICIONS
+    wire.patience / SUSPICIONS
 }

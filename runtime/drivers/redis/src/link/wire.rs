@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, Value};
+use rwork_net::Monitor;
 use rwork_protocol::service::{Error, RedactedUrl};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pulse::Pulse;
 use super::script::Call;
 use crate::error;
 
@@ -23,43 +23,25 @@ pub(crate) struct Greeting {
     pub(crate) mode: String,
     /// `master` or `replica`.
     pub(crate) role: String,
-    /// What the server calls this connection; 0 where it does not say.
-    pub(crate) id: i64,
-}
-
-/// What a connection is made of.
-#[derive(Debug)]
-pub(super) struct Parts {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) driver: AbortOnDropHandle<()>,
-    pub(super) url: RedactedUrl,
-    pub(super) greeting: Greeting,
-    pub(super) patience: Duration,
-    pub(super) pulse: Pulse,
 }
 
 /// One connection, never reconnected. Many tasks may use it at once.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    connection: MultiplexedConnection,
+    pub(super) connection: MultiplexedConnection,
     /// Moves the bytes; ends when the connection does.
-    driver: AbortOnDropHandle<()>,
+    pub(super) driver: AbortOnDropHandle<()>,
     /// Set by whoever sees that nothing good can come from here any more.
-    broken: AtomicBool,
+    pub(super) broken: AtomicBool,
     /// The server, for people.
     pub(crate) url: RedactedUrl,
     pub(crate) greeting: Greeting,
     /// How long an answer may take.
-    patience: Duration,
-    pulse: Pulse,
+    pub(super) patience: Duration,
+    pub(super) monitor: Monitor,
 }
 
 impl Wire {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { connection, driver, url, greeting, patience, pulse } = parts;
-        Self { connection, driver, broken: AtomicBool::new(false), url, greeting, patience, pulse }
-    }
-
     /// Sends one command; `act` says what for, as in "failed to `act`".
     ///
     /// # Cancel safety
@@ -84,57 +66,22 @@ impl Wire {
     pub(crate) async fn script(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
         let mut answer = self.ask(&call.cmd).await;
         if answer.as_ref().is_err_and(error::is_unknown_script) {
-            if let Err(failure) = self.ask(&call.script.load()).await {
-                return Err(self.explain(act, failure));
-            }
-            answer = self.ask(&call.cmd).await;
+            answer = match self.ask(&call.script.load()).await {
+                Ok(_) => self.ask(&call.cmd).await,
+                Err(failure) => Err(failure),
+            };
         }
         answer.map_err(|failure| self.explain(act, failure))
     }
 
-    /// Has the server tell, by a push, when something changes that a [`tracked`](Wire::tracked) script has read, once for
-    /// each call. Other reads are not watched: what they read changes with every task of every worker.
+    /// Has the server tell, by a push, when something changes that a command has read which `CLIENT CACHING YES` precedes,
+    /// once for each such command. Other reads are not watched: what they read changes with every task of every worker.
     pub(crate) async fn track(&self, act: &str) -> Result<(), Error> {
         let mut pipe = redis::pipe();
         pipe.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").arg("NOLOOP");
         // Rights may be given for one and not for the other.
         pipe.add_command(caching());
         self.pipeline(act, &pipe).await.map(drop)
-    }
-
-    /// As [`Wire::script`], on a connection that [tracks](Wire::track).
-    pub(crate) async fn tracked(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
-        let mut pipe = redis::pipe();
-        pipe.add_command(caching()).add_command(call.cmd.clone());
-        let mut answer = self.ask_last(&pipe).await;
-        if answer.as_ref().is_err_and(error::is_unknown_script) {
-            if let Err(failure) = self.ask(&call.script.load()).await {
-                return Err(self.explain(act, failure));
-            }
-            answer = self.ask_last(&pipe).await;
-        }
-        answer.map_err(|failure| self.explain(act, failure))
-    }
-
-    /// Sends a command and, behind it, a script's call. What came of the command, and the script's answer.
-    pub(crate) async fn script_after(
-        &self,
-        act: &str,
-        first: &Cmd,
-        call: &Call<'_>,
-    ) -> Result<(Result<(), Error>, Value), Error> {
-        let mut pipe = redis::pipe();
-        pipe.add_command(first.clone()).add_command(call.cmd.clone());
-        let mut connection = self.connection.clone();
-        let answers = self.patiently(connection.send_packed_commands(&pipe, 0, pipe.len())).await;
-        let mut answers = answers.map_err(|failure| self.explain(act, failure))?.into_iter();
-        let first = answers.next().unwrap_or_default().extract_error();
-        let first = first.map(drop).map_err(|failure| self.explain(act, failure));
-        match answers.next().unwrap_or_default().extract_error() {
-            Ok(answer) => Ok((first, answer)),
-            Err(failure) if error::is_unknown_script(&failure) => Ok((first, self.script(act, call).await?)),
-            Err(failure) => Err(self.explain(act, failure)),
-        }
     }
 
     /// Whether the connection is lost: every further call fails.
@@ -145,14 +92,6 @@ impl Wire {
     async fn ask(&self, cmd: &Cmd) -> Result<Value, RedisError> {
         let mut connection = self.connection.clone();
         self.patiently(connection.send_packed_command(cmd)).await?.extract_error()
-    }
-
-    /// The answer to the last command of a pipeline.
-    async fn ask_last(&self, pipe: &Pipeline) -> Result<Value, RedisError> {
-        let mut connection = self.connection.clone();
-        let answers = self.patiently(connection.send_packed_commands(pipe, 0, pipe.len())).await?;
-        let answers: Vec<Value> = answers.into_iter().map(Value::extract_error).collect::<Result<_, _>>()?;
-        Ok(answers.into_iter().last().unwrap_or(Value::Nil))
     }
 
     async fn patiently<T>(
@@ -167,20 +106,10 @@ impl Wire {
             match timeout(self.patience, &mut answer).await {
                 Ok(answer) => return answer,
                 // A long answer on a slow line.
-                Err(_) if self.has_moved_within(self.patience) => {}
+                Err(_) if self.monitor.has_moved_within(self.patience) => {}
                 Err(_) => return Err(error::silent(self.patience)),
             }
         }
-    }
-
-    /// How long an answer may take.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    /// Whether bytes were moved lately.
-    pub(super) fn has_moved_within(&self, time: Duration) -> bool {
-        self.pulse.age() < time
     }
 
     /// In the words of the traits. A connection that failed in a way that says nothing good about the next answer is cut,

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use rwork_tls::{CertReqs, Secret, TlsOptions};
+use rwork_net::{CertReqs, Secret, TlsOptions};
 
 /// Celery's `broker_transport_options` (for a backend, `result_backend_transport_options`).
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct Transport {
     pub sentinel_kwargs: SentinelOptions,
     /// How long an answer may take before the connection is given up. Default 30 s.
     pub socket_timeout: Option<Duration>,
-    /// How long a connection may take to make, per server. Default 5 s.
+    /// How long a connection may take to make, all servers of a list together. Default 4 s.
     pub socket_connect_timeout: Option<Duration>,
     /// How often to look for messages where the server can't tell of them. Default 100 ms.
     pub polling_interval: Option<Duration>,
@@ -140,7 +140,23 @@ const NAMES: &[&str] = &[
     "visibility_timeout",
 ];
 
+/// Options that redis-py, and so Celery, also takes as parameters of a URL.
+const URL_PARAMETERS: &[&str] = &[
+    "client_name",
+    "health_check_interval",
+    "max_connections",
+    "retry_on_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_timeout",
+];
+
 impl Transport {
+    /// Tells whether an option may be a parameter of a URL.
+    pub(crate) fn is_url_parameter(name: &str) -> bool {
+        URL_PARAMETERS.contains(&name)
+    }
+
     /// Sets one option by Celery's name, from text: durations in seconds, lists separated by commas, an empty text or
     /// `none` for no value where there may be none.
     ///

@@ -1,4 +1,4 @@
--- Part of `settle` and `restore`: keeps a dead letter.
+-- Part of `commit` and `restore`: keeps a dead letter.
 --
 -- Expects `dead`: { dead, letters, counts }, and `time` as the server gave it. Ids are in the order of time: its
 -- microseconds, a number within this script, and the caller's random part.

@@ -1,18 +1,13 @@
--- Registers a consumer and binds its queues as kombu does when it declares them.
+-- Registers a new consumer.
 --
--- KEYS  1 consumers, then for each queue its table of bindings and that of the permanent ones
--- ARGV  1 consumer  2 lease in milliseconds  3 time to live of `consumers` in milliseconds, then for each queue its binding
--- Answer  { now in milliseconds, consumer, end of its lease, ... } of some whose lease ran out
+-- KEYS  1 consumers  2 the consumer's hash  3 incarnation
+-- ARGV  1 consumer  2 token  3 lease in milliseconds  4 its process, or ''  5 incarnation of a store that has none
+-- Answer  the incarnation
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full, and a worker that can start
--- is what drains it.
-redis.call('ZREM', KEYS[1], ARGV[1])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-for i = 4, #ARGV do
-  redis.call('SADD', KEYS[2 * i - 6], ARGV[i])
-  redis.call('SADD', KEYS[2 * i - 5], ARGV[i])
-end
-return { now, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, 64)) }
+-- is what drains it. The first edition puts a time to live on this key.
+redis.call('PERSIST', KEYS[1])
+redis.call('HSET', KEYS[2], 'token', ARGV[2], 'process', ARGV[4])
+show_life(tonumber(ARGV[3]))
+redis.call('SET', KEYS[3], ARGV[5], 'NX')
+return redis.call('GET', KEYS[3])

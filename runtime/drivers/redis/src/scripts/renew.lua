@@ -1,37 +1,46 @@
--- Keeps what a consumer holds ours: its lease, and the scores by which kombu's workers tell what was left behind. Also
--- moves what is due, so that other workers on these queues get it while this one has its hands full.
+-- Shows that a consumer lives, and refreshes the scores by which kombu's workers tell what was left behind. Also moves what
+-- is due, so that other workers on these queues get it while this one has its hands full.
 --
--- KEYS  1 consumers  2 held  3 unacked_index, then for each queue: delayed, parked, taking, a list for each step
--- ARGV  1 consumer  2 lease in milliseconds  3 time to live of both in milliseconds  4 most delayed messages to move
---       5 cursor of the scores to refresh  6 about how many of them
---       7 number of steps, and then the steps
--- Answer  nil when the lease is lost; else { cursor of the next refreshing, now in milliseconds,
---         consumer, end of its lease, ... of some whose lease ran out }
+-- KEYS  1 consumers  2 the consumer's hash  3 held  4 unacked_index  5 incarnation
+--       then for some queues: delayed, parked, taking, a list for each step
+-- ARGV  1 consumer  2 token  3 incarnation  4 lease in milliseconds  5 most delayed messages to move
+--       6 cursor of the scores to refresh  7 about how many of them  8 what keys of consumers' hashes begin with
+--       9 number of steps, and then the steps
+-- Answer  nil when the consumer does not stand; else { cursor of the next refreshing, number of tags held,
+--         consumer, score, process, ... of at most 64 others that look old, those that were reaped first }
 
--- A write that takes no memory: after it the server lets a script go on when memory is full. Who holds something must be
--- able to keep it.
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not lease or tonumber(lease) < 0 then return false end
-
-local time = redis.call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-redis.call('ZADD', KEYS[1], math.floor(now) + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if not stands() or redis.call('GET', KEYS[5]) ~= ARGV[3] then return false end
+-- A write that takes no memory: after it the server lets a script go on when memory is full.
+redis.call('PERSIST', KEYS[1])
+local lease = tonumber(ARGV[4])
+local now, time = show_life(lease)
 
 local score = time[1] .. '.' .. string.format('%06d', time[2])
-local page = redis.call('SSCAN', KEYS[2], ARGV[5], 'COUNT', ARGV[6])
+local page = redis.call('SSCAN', KEYS[3], ARGV[6], 'COUNT', ARGV[7])
 local held, scores = page[2], {}
 for i = 1, #held do
   local n = #scores
   scores[n + 1], scores[n + 2] = score, held[i]
   if n >= 998 or i == #held then
     -- XX: what is gone stays gone.
-    redis.call('ZADD', KEYS[3], 'XX', unpack(scores))
+    redis.call('ZADD', KEYS[4], 'XX', unpack(scores))
     scores = {}
   end
 end
 
-move_due(queues_of(3, 7), now, tonumber(ARGV[4]))
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, 64)
-return { page[1], math.floor(now), unpack(dead) }
+local queues = queues_of(5, 3, 9)
+for _, queue in ipairs(queues) do
+  -- Left by a blocking move of the first edition. The newest goes back first.
+  while type(redis.pcall('LMOVE', queue.taking, queue.lists[1][2], 'LEFT', 'RIGHT')) == 'string' do end
+end
+move_due(queues, now, tonumber(ARGV[5]))
+
+local answer = { page[1], redis.call('SCARD', KEYS[3]) }
+-- Who renewed within the last fifth of a lease is not looked at.
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now + lease * 4 / 5, 'WITHSCORES', 'LIMIT', 0, 64)
+for i = 1, #old, 2 do
+  local n = #answer
+  answer[n + 1], answer[n + 2] = old[i], old[i + 1]
+  answer[n + 3] = redis.call('HGET', ARGV[8] .. old[i], 'process') or ''
+end
+return answer

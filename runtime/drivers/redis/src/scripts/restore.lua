@@ -17,7 +17,8 @@ while at <= #ARGV do
   if act == 'head' then
     local lists = tonumber(ARGV[at + 4])
     for i = 1, lists do
-      if same then redis.call('RPUSH', KEYS[tonumber(ARGV[at + 4 + i])], ARGV[at + 5 + lists]) end
+      -- A list of a wrong type must not keep the others: its message stays where it is.
+      if same then same = type(redis.pcall('RPUSH', KEYS[tonumber(ARGV[at + 4 + i])], ARGV[at + 5 + lists])) == 'number' end
     end
     at = at + 6 + lists
   else
@@ -29,6 +30,6 @@ while at <= #ARGV do
     redis.call('ZREM', KEYS[3], tag)
     restored = restored + 1
   end
-  if held > 0 then redis.call('SREM', KEYS[held], tag) end
+  if held > 0 and redis.call('HEXISTS', KEYS[2], tag) == 0 then redis.call('SREM', KEYS[held], tag) end
 end
 return restored

@@ -173,3 +173,20 @@ fn lists_and_sentinels() {
     let Ok(Servers::Sentinel(_, login)) = parse("sentinel://a?ssl_cert_reqs=required") else { panic!() };
     assert_eq!(login.tls, Some(TlsOptions::new(CertReqs::Required)));
 }
+
+#[test]
+fn databases_of_one_server_are_told_from_others() {
+    for (ours, theirs, expect) in [
+        ("redis://h/0", "redis://h:6379/3", true),
+        ("redis://u:p@h;redis://u:p@i", "redis://u:p@h/1;redis://u:p@i/1", true),
+        ("sentinel://a;sentinel://b", "sentinel://a/2;sentinel://b/2", true),
+        ("redis://h", "redis://u:p@h", false),
+        ("redis://u:p@h", "redis://u:q@h", false),
+        ("redis://h", "redis://h:6380", false),
+        ("redis://h;redis://i", "redis://h", false),
+        ("redis://h", "sentinel://h", false),
+    ] {
+        let [ours, theirs] = [ours, theirs].map(|url| Servers::parse(url, Role::Broker).unwrap());
+        assert_eq!(ours.is_same(&theirs), expect, "{ours:?} {theirs:?}");
+    }
+}

@@ -8,13 +8,20 @@
     reason = "a panic is how a test fails"
 )]
 
+mod committing;
 mod common;
 mod connecting;
+mod counting;
+mod deadline;
 mod examining;
+mod full_memory;
 mod giving_back;
+mod late_subscribers;
 mod outages;
 mod peers;
+mod proxy;
 mod results;
+mod resuming;
 mod sending;
 mod taking;
 mod tls;

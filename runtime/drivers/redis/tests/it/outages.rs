@@ -177,7 +177,9 @@ async fn a_changed_password() {
 async fn a_full_server() {
     let server = Server::with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]);
     let redis = broker(&server.url()).await.unwrap();
-    let error = redis.store(vec![success()]).await.unwrap_err();
+    // Small results are stored all the same: see `full_memory`.
+    let large = Record::new(id(), State::Success, format!("\"{}\"", "x".repeat(20 << 20)));
+    let error = redis.store(vec![Store { record: large, ..success() }]).await.unwrap_err();
     assert!(matches!(error, Error::Full { .. }) && error.is_retryable(), "{error}");
     assert!(error.to_string().contains("OOM"), "{error}");
     assert!(error.hint().unwrap().contains("`maxmemory`"), "{error}");
@@ -306,4 +308,20 @@ async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(url).unwrap();
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(crate::common::HANG));
     client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+}
+
+/// A server that is paused for a fail-over greets a new connection, though it runs nothing that may write.
+#[tokio::test]
+async fn a_server_that_is_paused_for_writes_loses_no_connection() {
+    let server = Server::start();
+    let mut options = Options::parse(&server.url(), Role::Backend).unwrap();
+    // After a sixth of it there is a suspicion.
+    options.transport.set("socket_timeout", "6").unwrap();
+    let redis = Redis::connect(options).await.unwrap();
+    let mut admin = server.admin().await;
+    redis::cmd("CLIENT").arg(&["PAUSE", "4000", "WRITE"]).exec_async(&mut admin).await.unwrap();
+    assert_eq!(
+        within("the end of the pause", redis.store(vec![success()])).await.unwrap(),
+        [Stored::Written]
+    );
 }

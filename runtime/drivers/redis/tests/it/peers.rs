@@ -1,11 +1,15 @@
 //! What the tests of the broker share: messages, consumers, and a look at the keys as a kombu worker has it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
-use rwork_broker::{Broker, Consume, Consumer, Delivery, Disposition, Publish, Reason, Route, Settled};
+use rwork_broker::{
+    Batch, Broker, Commit, Committed, Consume, Consumer, Delivery, Disposition, Ending, Publish, Reason,
+    Receipt, Room, Route,
+};
 use rwork_protocol::{Message, Properties, QueueName, Timestamp};
 use rwork_redis::{Options, Redis, Role};
 
@@ -66,29 +70,49 @@ pub(crate) async fn consume_many(redis: &Redis, queues: &[&str], unsettled_max: 
     redis.consume(Consume { queues, name: "test@host".to_owned(), unsettled_max }).await.unwrap()
 }
 
+pub(crate) fn room(messages: usize) -> Room {
+    Room { messages, bytes: usize::MAX }
+}
+
 /// Receives until there are `count`, in as many calls as it takes.
 pub(crate) async fn receive(consumer: &dyn Consumer, count: usize) -> Vec<Delivery> {
     let mut all = Vec::new();
     while all.len() < count {
-        all.extend(within("receive", consumer.receive(count - all.len())).await.unwrap());
+        all.extend(within("receive", consumer.receive(room(count - all.len()))).await.unwrap());
     }
     all
 }
 
-/// Receives while the lease is kept, which is also what recovers others.
+/// Receives while the lease is kept, by which others are found dead, too.
 pub(crate) async fn receive_alive(consumer: &dyn Consumer, count: usize, beat: Duration) -> Vec<Delivery> {
     let mut beat = tokio::time::interval(beat);
     let mut all = Vec::new();
     let receiving = async {
         while all.len() < count {
             tokio::select! {
-                came = consumer.receive(count - all.len()) => all.extend(came.unwrap()),
-                _ = beat.tick() => consumer.renew().await.unwrap(),
+                came = consumer.receive(room(count - all.len())) => all.extend(came.unwrap()),
+                _ = beat.tick() => assert!(consumer.renew().await.unwrap()),
             }
         }
     };
     within("receive", receiving).await;
     all
+}
+
+/// Renews until a look at the server says so.
+pub(crate) async fn renew_until(
+    consumer: &dyn Consumer,
+    beat: Duration,
+    mut is_so: impl AsyncFnMut() -> bool,
+) {
+    let mut beat = tokio::time::interval(beat);
+    let renewing = async {
+        while !is_so().await {
+            beat.tick().await;
+            assert!(consumer.renew().await.unwrap());
+        }
+    };
+    within("renew", renewing).await;
 }
 
 pub(crate) fn numbers(deliveries: &[Delivery]) -> Vec<usize> {
@@ -97,13 +121,32 @@ pub(crate) fn numbers(deliveries: &[Delivery]) -> Vec<usize> {
     deliveries.iter().map(number).collect()
 }
 
+/// Numbers of a consumer must grow; those of all do.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn batch(commits: Vec<Commit>) -> Batch {
+    Batch { number: NUMBER.fetch_add(1, Ordering::Relaxed), commits }
+}
+
+pub(crate) fn ends(ending: Ending) -> Commit {
+    Commit { records: Vec::new(), publish: Vec::new(), ending }
+}
+
+pub(crate) fn settling(deliveries: Vec<Delivery>, how: &Disposition) -> Batch {
+    batch(deliveries.into_iter().map(|delivery| ends(Ending::Settle(delivery.settle(how.clone())))).collect())
+}
+
 pub(crate) async fn settle(
     consumer: &dyn Consumer,
     deliveries: Vec<Delivery>,
     how: Disposition,
-) -> Vec<Settled> {
-    let batch = deliveries.into_iter().map(|delivery| delivery.settle(how.clone())).collect();
-    within("settle", consumer.settle(batch)).await.unwrap()
+) -> Vec<Committed> {
+    within("commit", consumer.commit(&settling(deliveries, &how))).await.unwrap()
+}
+
+pub(crate) async fn start(consumer: &dyn Consumer, receipts: &[Receipt]) -> Vec<Committed> {
+    let commits = receipts.iter().map(|receipt| ends(Ending::Starting(*receipt))).collect();
+    within("commit", consumer.commit(&batch(commits))).await.unwrap()
 }
 
 pub(crate) fn reason(kind: &str) -> Reason {

@@ -1,26 +1,23 @@
 //! Keeps the subscriptions: the only one who subscribes and unsubscribes, so that the two never cross.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
 use rwork_backend::Error;
+use rwork_net::{Backoff, chain};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Ask;
 use super::table::Table;
-use crate::link::{Link, Pushes, Site, Wire};
+use crate::link::{Link, Pushes, Target, Wire};
 
 /// Channels that are subscribed and read by one pipeline: a few hundred keep the server's pause short.
 const PIPELINE_MAX: usize = 256;
 /// A line that is quiet so long is tried: what nobody publishes can't tell that it is dead.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// Pauses between attempts to connect again: short at first, since a restart takes milliseconds.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -40,7 +37,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        site: &Arc<Site>,
+        target: &Arc<Target>,
         commands: Link,
         table: Arc<Table>,
         asked: mpsc::Receiver<Ask>,
@@ -48,7 +45,7 @@ impl Keeper {
         let lost = Arc::new(Notify::new());
         let (heard, rings) = (Arc::clone(&table), Arc::clone(&lost));
         let pushes: Pushes = Arc::new(move |info| hear(&heard, &rings, info));
-        let link = Link::with_pushes(Arc::clone(site), pushes);
+        let link = Link::with_pushes(Arc::clone(target), pushes);
         Self { link, commands, table, asked, lost, wire: None, again_at: None, outage: None }
     }
 
@@ -85,10 +82,9 @@ impl Keeper {
                 Err(Error::Refused { url, why, hint }) => {
                     Err(Error::Refused { url: url.clone(), why: why.clone(), hint: hint.clone() })
                 }
-                Err(error) => Err(Error::Unreachable {
-                    url: self.link.url().clone(),
-                    source: Chain(error).to_string().into(),
-                }),
+                Err(error) => {
+                    Err(Error::Unreachable { url: self.link.url().clone(), source: chain(error).into() })
+                }
             };
             // The first is told the error itself, the others what it says.
             let _ = ask.reply.send(std::mem::replace(&mut outcome, told));
@@ -157,11 +153,11 @@ impl Keeper {
             (Err(error), outage) => {
                 let (since, attempts) = outage.unwrap_or_else(|| (Instant::now(), 0));
                 if attempts == 0 {
-                    let error = Chain(&error);
+                    let error = chain(&error);
                     tracing::warn!(url = %self.link.url(), %error, "can't watch results: trying again until it works");
                 }
                 self.outage = Some((since, attempts.saturating_add(1)));
-                self.again_at = Some(Instant::now() + pause(attempts));
+                self.again_at = Some(Instant::now() + Backoff::default().pause(attempts));
             }
         }
     }
@@ -176,7 +172,7 @@ impl Keeper {
             }
             if let Err(error) = self.link.pipeline_on(wire, "stop watching results", &pipe).await {
                 // A connection that is lost has no subscriptions either.
-                tracing::debug!(url = %self.link.url(), error = %Chain(&error), "failed to unsubscribe");
+                tracing::debug!(url = %self.link.url(), error = %chain(&error), "failed to unsubscribe");
             }
         }
     }
@@ -200,26 +196,5 @@ fn hear(table: &Table, lost: &Notify, info: PushInfo) {
         }
         (PushKind::Disconnection, _) => lost.notify_one(),
         _ => {}
-    }
-}
-
-/// Doubled with each attempt up to the longest, and up to twice that by chance, so that processes don't come in step.
-fn pause(attempts: u32) -> Duration {
-    let pause = PAUSE_FIRST.saturating_mul(1 << attempts.min(16)).min(PAUSE_LONGEST);
-    pause.mul_f64(1.0 + fastrand::f64())
-}
-
-/// An error and everything below it, in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut below = self.0.source();
-        while let Some(source) = below {
-            write!(f, ": {source}")?;
-            below = source.source();
-        }
-        Ok(())
     }
 }

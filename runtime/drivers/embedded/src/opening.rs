@@ -1,0 +1,87 @@
+//! One opened file, with everything beside it that the writing thread needs.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rwork_protocol::service::{Error, RedactedUrl};
+
+use crate::bell::{Bells, Ear};
+use crate::engine::Jobs;
+use crate::error::{self, Failure};
+use crate::files::{FileId, Files};
+use crate::lock::FairLock;
+use crate::network;
+use crate::options::Options;
+use crate::reader::Asks;
+use crate::schema;
+use crate::space::Space;
+
+/// Opens the same path again and again.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener {
+    pub(crate) files: Files,
+    pub(crate) options: Options,
+    pub(crate) url: RedactedUrl,
+    pub(crate) writes: Arc<Jobs>,
+    pub(crate) reads: Arc<Asks>,
+}
+
+/// The file.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) db: Connection,
+    pub(crate) lock: FairLock,
+    pub(crate) bells: Bells,
+    pub(crate) space: Space,
+    pub(crate) id: FileId,
+    /// `None`: no watch could be had, waiting is slower.
+    _ear: Option<Ear>,
+}
+
+impl Opener {
+    /// Opens the file for writing, made with its folders when missing.
+    pub(crate) fn open(&self) -> Result<Opened, Error> {
+        let Self { files, options, url, .. } = self;
+        files.create_folder(url)?;
+        self.refuse_network()?;
+        let explain = |failure: Failure| failure.explain(url, "open the database");
+        let lock = FairLock::open(files, options.busy_timeout)
+            .map_err(|error| error::open_failed(url, &files.lock, error))?;
+        let (db, id) = {
+            // Two processes must not both make the schema.
+            let _held = lock.hold().map_err(explain)?;
+            files.create(url)?;
+            let db = schema::open_writer(&files.database, &lock, options, url)?;
+            (db, files.id().map_err(|error| error::open_failed(url, &files.database, error))?)
+        };
+        let bells = Bells::open(files).map_err(|error| error::open_failed(url, &files.bell, error))?;
+        let mut space = Space::new(files.clone(), options.ballast_bytes);
+        space.prepare(&db);
+        Ok(Opened { db, lock, bells, space, id, _ear: self.listen() })
+    }
+
+    /// A connection that only reads; the schema must be made.
+    pub(crate) fn open_reader(&self) -> rusqlite::Result<Connection> {
+        schema::open_reader(&self.files.database, &self.options)
+    }
+
+    fn refuse_network(&self) -> Result<(), Error> {
+        match network::name(self.files.folder()) {
+            Some(name) if !self.options.force => Err(error::refused(
+                &self.url,
+                &format!("it is on a network file system ({name}), where processes can't share it safely"),
+                "choose a path on a local disk, or use Redis or RabbitMQ; `force=1` in the URL uses it all the same",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn listen(&self) -> Option<Ear> {
+        let (writes, reads) = (Arc::clone(&self.writes), Arc::clone(&self.reads));
+        Ear::open(&self.files, move || writes.ring(), move || reads.ring())
+            .inspect_err(
+                |error| tracing::warn!(%error, "no bell: waiting for messages and results is slower"),
+            )
+            .ok()
+    }
+}

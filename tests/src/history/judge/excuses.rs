@@ -1,0 +1,138 @@
+//! What explains that a task began twice, or ended otherwise than it should have.
+
+use rwork_protocol::{State, Timestamp};
+
+use super::Fault;
+use crate::history::{History, Line, Receipt, Word};
+
+/// How long a result may be stored, in milliseconds, before its message must be acknowledged, where these are two steps:
+/// many times what it takes on a busy machine, and short beside a lease.
+pub(super) const ACK_MS: i64 = 3_000;
+
+/// What Celery's worker makes of a task when its own connection is lost while it stores the result.
+const CONNECTION_ERRORS: [&str; 7] = [
+    "ConnectionError",
+    "TimeoutError",
+    "OperationalError",
+    "ResponseError",
+    "ReadOnlyError",
+    "BusyLoadingError",
+    "OutOfMemoryError",
+];
+
+/// Whether the first of two starts was cut short by a kill, and the second came after it.
+pub(super) fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
+    if history.excuses_outages(&first.node) && history.was_away(first.at, second.at) {
+        return Ok(());
+    }
+    if history.stood_still(&first.node, first.at, second.at) || history.was_doubled_by_celery(second) {
+        return Ok(());
+    }
+    let kill = history
+        .kill(&first.node)
+        .ok_or_else(|| format!("`{}`, which ran it first, was not killed", first.node))?;
+    if kill.at.as_millis() < first.at.as_millis() {
+        return Err(format!("`{}` ran it after it was killed", first.node));
+    }
+    if second.at.as_millis() < kill.at.as_millis() {
+        return Err(format!("`{}` ran it while `{}` still lived", second.node, first.node));
+    }
+    Ok(())
+}
+
+impl History {
+    pub(super) fn ended(&self, number: u64, node: &str) -> bool {
+        self.lines.iter().any(|line| line.word == Word::End && line.number == number && line.node == node)
+    }
+
+    /// Whether the server was away at some time between these two.
+    fn was_away(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.beside.iter().flat_map(|beside| &beside.outages).any(|outage| outage.meets(from, to))
+    }
+
+    /// Whether a kill came between the stored result of the first start and its ack, so that there was a second one. Never
+    /// where a result and its ack are one step.
+    pub(super) fn was_unacked(&self, stored: Timestamp, first: &Line, second: &Line) -> bool {
+        if self.beside.is_none() {
+            return false;
+        }
+        let until = Timestamp::from_millis((stored.as_millis() + ACK_MS).min(second.at.as_millis()));
+        let within = stored.as_millis()..=until.as_millis();
+        self.kill(&first.node).is_some_and(|kill| within.contains(&kill.at.as_millis()))
+            || (self.excuses_outages(&first.node) && self.was_away(stored, until))
+            // It stored a SUCCESS, which is final, when another one had the message already.
+            || self.stood_still(&first.node, first.at, second.at)
+    }
+
+    /// Whether the server's absence may make this worker's tasks run again.
+    fn excuses_outages(&self, node: &str) -> bool {
+        self.is_celery(node) || self.beside.as_ref().is_some_and(|beside| beside.held_by_connections)
+    }
+
+    /// Whether it follows what a worker of Celery's ran when the server went away, which may have published it twice.
+    fn was_doubled_by_celery(&self, second: &Line) -> bool {
+        let Some(before) = self.follows.get(&second.number) else { return false };
+        let mut starts = self.lines.iter().filter(|line| line.word == Word::Start && line.number == *before);
+        starts.any(|line| self.is_celery(&line.node) && self.was_away(line.at, second.at))
+    }
+
+    /// A second start of this number, as a fault.
+    pub(super) fn twice(&self, number: u64, why: String) -> Fault {
+        if self.follows.contains_key(&number) {
+            Fault::Doubled(number, why)
+        } else {
+            Fault::RanTwice(number, why)
+        }
+    }
+
+    /// Whether somebody may have sent it.
+    pub(super) fn is_known(&self, number: u64) -> bool {
+        self.accepted.contains_key(&number)
+            || self.unsure.contains(&number)
+            || self.follows.contains_key(&number)
+    }
+
+    /// The number and those that it follows, nearest first.
+    fn line_of(&self, number: u64) -> impl Iterator<Item = u64> {
+        std::iter::successors(Some(number), |number| self.follows.get(number).copied())
+    }
+
+    /// Whether a worker of Celery's made it a failure because its own connection was lost, or one before it in its chain.
+    pub(super) fn is_celerys_own(&self, number: u64) -> bool {
+        self.line_of(number).any(|number| self.failed_in_celery(number))
+    }
+
+    fn failed_in_celery(&self, number: u64) -> bool {
+        let mut starts = self.lines.iter().filter(|line| line.word == Word::Start && line.number == number);
+        let Some(record) = self.records.get(&number).filter(|record| record.status == State::Failure) else {
+            return false;
+        };
+        let error: serde_json::Value = serde_json::from_slice(&record.result).unwrap_or_default();
+        let class = error.get("exc_type").and_then(|class| class.as_str()).unwrap_or_default();
+        CONNECTION_ERRORS.contains(&class)
+            && starts.next_back().is_some_and(|last| self.is_celery(&last.node))
+    }
+
+    /// Whether kombu has lost it, as proved, or one before it in its chain.
+    pub(super) fn is_dropped_by_kombu(&self, number: u64) -> bool {
+        let Some(beside) = &self.beside else { return false };
+        self.line_of(number).any(|number| beside.dropped_by_kombu.contains(&number))
+    }
+
+    /// What Celery's workers were handed, as far as it began: they run one message at a time.
+    pub(super) fn receipts_of_celery(&self) -> impl Iterator<Item = Receipt> {
+        let starts = self.lines.iter().filter(|line| line.word == Word::Start && self.is_celery(&line.node));
+        starts.map(|line| Receipt {
+            number: line.number,
+            node: line.node.clone(),
+            at: line.at,
+            deliveries: 0,
+        })
+    }
+
+    /// When the stored result was made. A success is never overwritten, so that one older than the last start says that
+    /// the task need not have been run again.
+    pub(super) fn stored(&self, number: u64) -> Option<Timestamp> {
+        self.records.get(&number)?.date_done
+    }
+}
