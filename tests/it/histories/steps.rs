@@ -95,7 +95,8 @@ async fn publish(history: &mut History) -> anyhow::Result<()> {
 }
 
 fn short(publish: &Publish) -> String {
-    format!("{:?} to {}", publish.message.body, publish.route.routing_key)
+    let held_back = if publish.not_before.is_some() { ", held back" } else { "" };
+    format!("{} to {}{held_back}", number_of(&publish.message.body), publish.route.routing_key)
 }
 
 async fn consume(history: &mut History) -> anyhow::Result<()> {
@@ -128,13 +129,18 @@ async fn receive(history: &mut History) -> anyhow::Result<()> {
     let deliveries = history.real.receive(both.real.as_ref(), room).await?;
     ensure!(deliveries.len() <= most, "{} came, asked for {most}", deliveries.len());
     for delivery in &deliveries {
-        let told = (&delivery.message.body, delivery.receipt, delivery.redelivered, delivery.delivery_count);
+        let number = number_of(&delivery.message.body);
+        let told = (number, delivery.receipt, delivery.redelivered, delivery.delivery_count);
         history.tell(format!("  {told:?}"));
     }
     for delivery in &deliveries {
         let is_first = history.seen.insert(delivery.message.body.to_vec());
         let number = number_of(&delivery.message.body);
-        if is_first && delivery.delivery_count == 1 && !delivery.redelivered && !history.delayed.contains(&number) {
+        if is_first
+            && delivery.delivery_count == 1
+            && !delivery.redelivered
+            && !history.delayed.contains(&number)
+        {
             let last = history.last_fresh.insert(delivery.queue.clone(), number);
             ensure!(last.is_none_or(|last| last < number), "message {number} came after {last:?}");
         }
@@ -146,7 +152,8 @@ async fn receive(history: &mut History) -> anyhow::Result<()> {
 
 /// The only argument of a message of ours.
 fn number_of(body: &[u8]) -> u64 {
-    let digits = body.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
+    let digits =
+        body.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
@@ -245,14 +252,14 @@ fn ending(ending: &Ending) -> String {
     }
 }
 
-/// The same answers, whatever the words of a refusal.
+/// The same answers, whatever the words of a refusal. What is not held and can't be done may be answered either way.
 fn same(ours: &[Committed], theirs: &[Committed]) -> bool {
-    let word = |answer: &Committed| match answer {
-        Committed::Done => "done".to_owned(),
-        Committed::Lost => "lost".to_owned(),
-        Committed::Refused(refusal) => format!("{:?} refused", refusal.part),
+    let is_same = |(ours, theirs): (&Committed, &Committed)| match (ours, theirs) {
+        (Committed::Refused(ours), Committed::Refused(theirs)) => ours.part == theirs.part,
+        (Committed::Lost, Committed::Refused(_)) => true,
+        (ours, theirs) => ours == theirs,
     };
-    ours.iter().map(word).eq(theirs.iter().map(word))
+    ours.len() == theirs.len() && ours.iter().zip(theirs).all(is_same)
 }
 
 async fn repeat(history: &mut History) -> anyhow::Result<()> {
