@@ -5,6 +5,7 @@
 
 mod crew;
 mod embedded;
+mod failover;
 mod faults;
 mod rabbitmq;
 mod redis;

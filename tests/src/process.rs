@@ -270,6 +270,8 @@ pub async fn unless_it_hangs(
 ) -> anyhow::Result<()> {
     /// Many times what the longest of them takes on the slowest machine.
     const HANG: std::time::Duration = std::time::Duration::from_secs(600);
+    const HANG_OF_FULL_RUN: std::time::Duration = std::time::Duration::from_secs(3600);
+    let hang = if is_full_run() { HANG_OF_FULL_RUN } else { HANG };
     let said = || {
         let entries = journal.so_far();
         let nodes: std::collections::BTreeSet<_> =
@@ -279,7 +281,7 @@ pub async fn unless_it_hangs(
     // Building them may take minutes, which are not the test's.
     rwork();
     guest("history");
-    match tokio::time::timeout(HANG, test).await {
+    match tokio::time::timeout(hang, test).await {
         Ok(outcome) => outcome.with_context(|| format!("the workers' last words:\n{}", said())),
         Err(_) => anyhow::bail!("it hangs; the workers' last words:\n{}", said()),
     }

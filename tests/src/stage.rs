@@ -16,6 +16,7 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::binary::rwork;
 use crate::celery::{Client, Pool, PythonWorker};
 use crate::guests::{guest, target_directory};
 use crate::journal::{Entry, Journal};
@@ -32,7 +33,7 @@ const QUEUE: &str = "celery";
 /// Longer than any test here takes on a busy machine; only a hang meets it.
 const HANG: Duration = Duration::from_secs(120);
 /// The same for the long runs, with a hundred times the tasks.
-const HANG_OF_FULL_RUN: Duration = Duration::from_secs(1800);
+const HANG_OF_FULL_RUN: Duration = Duration::from_secs(3600);
 /// How many lines of the workers' logs are shown when a test fails.
 const LAST_WORDS: usize = 60;
 
@@ -441,6 +442,8 @@ pub async fn unless_it_hangs<T>(
         let last = entries.len().saturating_sub(LAST_WORDS);
         entries.iter().skip(last).map(Entry::to_string).collect::<Vec<_>>().join("\n")
     };
+    // Building it may take minutes, which are not the test's.
+    rwork();
     let hang = if is_full_run() { HANG_OF_FULL_RUN } else { HANG };
     match tokio::time::timeout(hang, test).await {
         Ok(outcome) => outcome.with_context(|| format!("the rwork workers' last words:\n{}", said())),

@@ -195,7 +195,7 @@ impl Place {
 }
 
 /// Nothing is waiting and nothing is held: neither by the living nor by the dead.
-async fn is_empty(redis: &mut MultiplexedConnection) -> anyhow::Result<bool> {
+pub(super) async fn is_empty(redis: &mut MultiplexedConnection) -> anyhow::Result<bool> {
     let (ready, held): (u64, u64) = ::redis::pipe().llen("celery").hlen("unacked").query_async(redis).await?;
     Ok(ready + held == 0)
 }

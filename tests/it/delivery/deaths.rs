@@ -20,8 +20,7 @@ async fn holds(stage: &Stage, count: u32) -> anyhow::Result<()> {
 async fn what_was_only_prefetched_is_never_counted() -> anyhow::Result<()> {
     const DEATHS: usize = 5;
     const WAITING: u64 = 4;
-    // The task that runs at each death is counted, and is not to be given up here.
-    let (_server, stage) = stage_with(Options::default(), "task_deliveries_max = 10")?;
+    let (_server, stage) = stage(Options::default())?;
     stage
         .test(async {
             let client = stage.client().await?;

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use rwork_protocol::service::{Error, RedactedUrl};
 
-use crate::url::Servers;
+use crate::url::{self, Servers};
 
 pub use transport::{QueueOrder, SentinelOptions, Transport};
 
 /// Long enough for a starved renewal to come in time, short enough that a dead worker's messages move within seconds.
-const LEASE: Duration = Duration::from_secs(5);
+const LEASE: Duration = Duration::from_secs(10);
 /// Below this, round trips and scheduling delays alone would lose leases.
 const LEASE_MIN: Duration = Duration::from_millis(100);
 /// Above this a message of a killed worker would wait longer than rwork promises.
@@ -43,7 +43,7 @@ pub struct Options {
     pub role: Role,
     /// Celery's `broker_transport_options`, or `result_backend_transport_options`.
     pub transport: Transport,
-    /// How long a delivery stays ours without renewal: 100 ms to 10 s. Default 5 s.
+    /// How long others must see us not renew until they give back what we hold: 100 ms to 10 s. Default 10 s.
     pub lease: Duration,
     /// Largest message, headers and body together, in bytes: 1 to 256 MiB. Default 256 MiB.
     pub message_bytes_max: usize,
@@ -57,7 +57,7 @@ impl Options {
     /// # Errors
     /// [`Error::Url`] with what was expected: another scheme, a database that is no number, an unknown parameter.
     pub fn parse(url: &str, role: Role) -> Result<Self, Error> {
-        let options = Self {
+        let mut options = Self {
             url: url.to_owned(),
             role,
             transport: Transport::default(),
@@ -66,6 +66,9 @@ impl Options {
             record_bytes_max: RECORD_BYTES_MAX,
         };
         options.servers()?;
+        for (name, value) in url::parameters(url) {
+            options.transport.set(&name, &value).map_err(|expected| options.unusable(expected))?;
+        }
         Ok(options)
     }
 
@@ -97,7 +100,7 @@ impl Options {
                 (self.transport.visibility_timeout.as_secs_f64(), self.lease.as_secs_f64());
             return Some(format!(
                 "`visibility_timeout` to be as long as a lease at least, {lease} s (not {timeout}): what a worker holds is \
-                 refreshed three times in a lease"
+                 refreshed five times in a lease"
             ));
         }
         for (name, value, most) in [

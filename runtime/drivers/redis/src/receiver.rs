@@ -63,7 +63,7 @@ struct Call {
 enum Came {
     Took(Wanted, Took),
     /// For each group of queues whether there is something.
-    Looked(Vec<Vec<usize>>, Vec<bool>, bool),
+    Looked(Vec<Vec<usize>>, Vec<bool>),
     Buried,
 }
 
@@ -135,7 +135,8 @@ impl Receiver {
         let due = self.outlook.next_due(now);
         if now >= self.looked + interval(shared, line) {
             self.looked = now;
-            self.outlook.doubt();
+            // Full takes must not put looks off for ever.
+            self.has_room |= self.outlook.doubt();
         }
         let (ready, unknown) = (self.outlook.ready(), self.outlook.unknown());
         if !unknown.is_empty() && (ready.is_empty() || self.has_room) {
@@ -186,15 +187,16 @@ impl Receiver {
         // Accepted before the call is over: a renewal compares numbers when nothing is under way.
         let accepted = came.map(|came| self.accept(shared, came));
         self.call = None;
-        accepted
+        // A call of an earlier line has nothing to say.
+        if shared.line().0 == self.line { accepted } else { Ok(()) }
     }
 
     fn accept(&mut self, shared: &Shared, came: Came) {
         match came {
             Came::Took(wanted, took) => self.accept_taken(shared, &wanted, took),
-            Came::Looked(groups, found, is_watched) => {
+            Came::Looked(groups, found) => {
                 for (queues, is_there_something) in groups.iter().zip(found) {
-                    self.outlook.looked(queues, is_there_something, is_watched);
+                    self.outlook.looked(queues, is_there_something);
                 }
             }
             Came::Buried => self.malformed.clear(),
@@ -262,7 +264,7 @@ async fn look(shared: Arc<Shared>, line: Arc<Line>, queues: Vec<usize>) -> Resul
         .map(|count| *count != Value::Int(0))
         .collect();
     match found.len() == groups.len() {
-        true => Ok(Came::Looked(groups, found, line.is_told)),
+        true => Ok(Came::Looked(groups, found)),
         false => Err(reply::odd(&line.wire.url, ACT, "a number for each")),
     }
 }

@@ -37,6 +37,9 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
     let clock_ahead_s = clock_ahead(&wire).await?;
     let round_trips = round_trips(&wire).await?;
     let tracking = can_track(&wire).await?;
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(inner.result_keys.probe()).arg("");
+    let publishes = told(&wire, publish).await?.is_some();
     let keys = keys_in_use(inner, &wire).await?;
     let greeting = &wire.greeting;
     Ok(Examination {
@@ -63,6 +66,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
         round_trips,
         clock_ahead_s,
         tracking,
+        publishes,
         keys,
     })
 }

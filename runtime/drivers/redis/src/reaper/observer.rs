@@ -63,11 +63,12 @@ impl Observer {
         now: Instant,
         others: impl Iterator<Item = Neighbour>,
     ) -> Vec<Neighbour> {
-        if std::mem::take(&mut self.has_failed) {
+        // We or the server have slept: what was seen before says nothing. Longer than a lease it is an outage, too: the
+        // answers that nobody waited for.
+        let gap = self.answered.replace(now).map_or(Duration::ZERO, |before| now.duration_since(before));
+        if std::mem::take(&mut self.has_failed) || gap > self.lease {
             self.not_before = Some(now + self.patience);
         }
-        // We or the server have slept: what was seen before says nothing.
-        let gap = self.answered.replace(now).map_or(Duration::ZERO, |before| now.duration_since(before));
         if gap > self.lease / 2 {
             self.seen.clear();
         }

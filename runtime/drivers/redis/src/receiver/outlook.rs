@@ -29,7 +29,7 @@ enum State {
 #[derive(Debug)]
 struct Queue {
     state: State,
-    /// The server tells when one of its keys changes.
+    /// The server tells when one of its keys changes, or all are looked at often.
     is_watched: bool,
     is_broken: bool,
 }
@@ -61,11 +61,14 @@ impl Outlook {
         }
     }
 
-    /// Idle ones must be looked at again: the server's word is not trusted for ever.
-    pub(super) fn doubt(&mut self) {
+    /// Idle ones must be looked at again: the server's word is not trusted for ever. Returns whether some wait for a look
+    /// already.
+    pub(super) fn doubt(&mut self) -> bool {
+        let is_waiting = self.queues.iter().any(|queue| queue.state == State::Unknown);
         for queue in self.queues.iter_mut().filter(|queue| matches!(queue.state, State::Idle(_))) {
             queue.state = State::Unknown;
         }
+        is_waiting
     }
 
     /// The server told of these.
@@ -103,11 +106,11 @@ impl Outlook {
     }
 
     /// Takes in what a look found in some queues together.
-    pub(super) fn looked(&mut self, queues: &[usize], is_there_something: bool, is_watched: bool) {
+    pub(super) fn looked(&mut self, queues: &[usize], is_there_something: bool) {
         for queue in queues {
             if let Some(queue) = self.queues.get_mut(*queue) {
                 queue.state = if is_there_something { State::Ready } else { State::Idle(None) };
-                queue.is_watched = is_watched;
+                queue.is_watched = true;
             }
         }
     }

@@ -8,6 +8,7 @@
     reason = "a panic is how a test fails"
 )]
 
+mod committing;
 mod common;
 mod connecting;
 mod counting;
@@ -18,7 +19,9 @@ mod giving_back;
 mod late_subscribers;
 mod outages;
 mod peers;
+mod proxy;
 mod results;
+mod resuming;
 mod sending;
 mod taking;
 mod tls;
