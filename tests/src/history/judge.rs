@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rwork_protocol::{State, Timestamp};
+use rwork_protocol::State;
 
 use super::{History, Line, Receipt};
 use excuses::explain;
+#[cfg(test)]
+use excuses::ACK_MS;
 
 /// Something that must not have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
