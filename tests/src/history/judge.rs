@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rwork_protocol::{State, Timestamp};
+use rwork_protocol::State;
 
 use super::{History, Line, Receipt};
 use excuses::explain;
