@@ -5,6 +5,7 @@
 //! and line, so that one run shows every mistake.
 
 mod configurations;
+mod guarantees;
 mod links;
 mod page;
 mod rabbitmq;
@@ -130,6 +131,11 @@ fn sessions_answer_what_they_show() {
 #[test]
 fn links_lead_somewhere() {
     none_wrong(&links::check());
+}
+
+#[test]
+fn guarantees_are_shown_by_tests() {
+    none_wrong(&guarantees::check());
 }
 
 #[test]

@@ -10,6 +10,8 @@ use rwork_protocol::State;
 
 use super::{History, Line, Receipt};
 use excuses::explain;
+#[cfg(test)]
+use excuses::ACK_MS;
 
 /// Something that must not have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! `rwork doctor`: what is wrong with a setup, and what to change.
 
 mod check;
+mod guarantees;
 mod host;
 mod latency;
 mod rabbitmq;
@@ -23,15 +24,23 @@ Examples:
   rwork doctor --broker embedded:/srv/rwork.db
   rwork doctor --broker redis://localhost:6379/0
   rwork doctor --broker amqp://localhost
-  rwork doctor --json | jq '.[] | select(.state != \"ok\")'";
+  rwork doctor --json | jq '.[] | select(.state != \"ok\")'
+  rwork doctor --guarantees";
 
 /// Arguments of `rwork doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// What this configuration promises, and what would make it promise more
+    #[arg(long)]
+    guarantees: bool,
+}
 
 /// Runs every check and prints a line for each.
-pub(crate) async fn run(_args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    if args.guarantees {
+        return guarantees::run(context.config()?, context).await;
+    }
     let mut checks = Vec::new();
     match context.config() {
         Ok(config) => {

@@ -46,6 +46,8 @@ pub struct Examination {
     pub changes_since_save: Option<u64>,
     /// Replicas that follow it now.
     pub connected_replicas: Option<u64>,
+    /// Replicas without which it takes no writes (`min-replicas-to-write`).
+    pub min_replicas_to_write: Option<u64>,
     /// Connections now.
     pub connected_clients: Option<u64>,
     /// Connections at most.
@@ -58,6 +60,8 @@ pub struct Examination {
     pub clock_ahead_s: f64,
     /// Whether it tells us of new messages (`CLIENT TRACKING`); otherwise rwork has to poll.
     pub tracking: bool,
+    /// Whether we may publish to the channels that results are told on. Since Redis 7 a new user may not.
+    pub publishes: bool,
     /// kombu's and rwork's own keys that are in use, by name.
     pub keys: Vec<KeyInUse>,
 }

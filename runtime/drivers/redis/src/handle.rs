@@ -43,8 +43,8 @@ impl Redis {
     /// # Errors
     /// [`Error::Url`] for options out of range; [`Error::Unreachable`] where waiting may help (no address, connection
     /// refused, no answer in time); [`Error::Refused`] where somebody must mend something (certificate, password,
-    /// permission, database number, not a Redis server, older than 6.2, a replica). Each with a hint of its own, each within 5 s, however many
-    /// servers the URL names.
+    /// permission, database number, not a Redis server, older than 6.2, a replica). Each with a hint of its own, each within
+    /// 5 s, however many servers the URL names.
     ///
     /// # Cancel safety
     /// Cancel safe.

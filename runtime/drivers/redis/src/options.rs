@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rwork_protocol::service::{Error, RedactedUrl};
 
-use crate::url::Servers;
+use crate::url::{self, Servers};
 
 pub use transport::{QueueOrder, SentinelOptions, Transport};
 
@@ -57,7 +57,7 @@ impl Options {
     /// # Errors
     /// [`Error::Url`] with what was expected: another scheme, a database that is no number, an unknown parameter.
     pub fn parse(url: &str, role: Role) -> Result<Self, Error> {
-        let options = Self {
+        let mut options = Self {
             url: url.to_owned(),
             role,
             transport: Transport::default(),
@@ -66,6 +66,9 @@ impl Options {
             record_bytes_max: RECORD_BYTES_MAX,
         };
         options.servers()?;
+        for (name, value) in url::parameters(url) {
+            options.transport.set(&name, &value).map_err(|expected| options.unusable(expected))?;
+        }
         Ok(options)
     }
 

@@ -1,6 +1,6 @@
 //! Renewals: showing others that a consumer lives, on a connection of its own, and looking at others.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use redis::Value;
 use rwork_protocol::service::Error;
@@ -59,7 +59,7 @@ impl Renewal {
     pub(crate) fn new(inner: &Inner) -> Self {
         let observer = Observer::new(inner.options.lease, inner.target.dial_deadline());
         let state = State { cursor: "0".to_owned(), queue: 0, unexplained: 0, observer };
-        Self { link: Link::new(Arc::clone(&inner.target)), state: Mutex::new(state) }
+        Self { link: Link::new(inner.target.clone()), state: Mutex::new(state) }
     }
 
     /// Renews; false when resuming has something to say. Tells the reaper of the dead.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use rwork_net::{CertReqs, Parts, Secret, TlsOptions, unknown_parameter};
 use rwork_protocol::service::RedactedUrl;
 
-use crate::options::Role;
+use crate::options::{Role, Transport};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -115,6 +115,12 @@ impl Servers {
     }
 }
 
+/// Transport options among a URL's parameters, or those of several.
+pub(crate) fn parameters(urls: &str) -> impl Iterator<Item = (String, String)> {
+    let parts = urls.split(';').filter_map(|url| Parts::parse(url, EXAMPLE).ok());
+    parts.flat_map(|parts| parts.query).filter(|(name, _)| Transport::is_url_parameter(name))
+}
+
 fn direct(parts: Parts, role: Role) -> Result<Endpoint, String> {
     match parts.scheme.as_str() {
         "redis" => Ok(Endpoint { address: tcp(&parts, PORT)?, login: login(parts, false, role)? }),
@@ -132,7 +138,7 @@ fn tcp(parts: &Parts, default_port: u16) -> Result<Address, String> {
 fn login(parts: Parts, secure: bool, role: Role) -> Result<Login, String> {
     let mut tls: Option<TlsOptions> = None;
     let mut has_cert_reqs = false;
-    for (name, value) in &parts.query {
+    for (name, value) in parts.query.iter().filter(|(name, _)| !Transport::is_url_parameter(name)) {
         let options = tls.get_or_insert_with(|| TlsOptions::new(CertReqs::Required));
         if !options.set(name, value)? {
             return Err(unknown_parameter(name, rwork_net::parameters()));
@@ -161,6 +167,7 @@ fn unix(parts: Parts) -> Result<Endpoint, String> {
     for (name, value) in &parts.query {
         match name.as_str() {
             "virtual_host" | "db" => login.db = database(value)?,
+            name if Transport::is_url_parameter(name) => {}
             _ => return Err(format!("the parameter `virtual_host`, not `{name}`")),
         }
     }

@@ -7,7 +7,7 @@ use crate::history::{History, Line, Receipt, Word};
 
 /// How long a result may be stored, in milliseconds, before its message must be acknowledged, where these are two steps:
 /// many times what it takes on a busy machine, and short beside a lease.
-const ACK_MS: i64 = 3_000;
+pub(super) const ACK_MS: i64 = 3_000;
 
 /// What Celery's worker makes of a task when its own connection is lost while it stores the result.
 const CONNECTION_ERRORS: [&str; 7] = [

@@ -1,7 +1,7 @@
 //! The checker catches what it is there for.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use rwork_protocol::{Record, TaskId};
+use rwork_protocol::{Record, TaskId, Timestamp};
 
 use super::*;
 use crate::history::{Beside, Kill, Outage, Stop, Word};

@@ -124,6 +124,10 @@ fn server(facts: &Examination, used: Use) -> Check {
                 hint,
             )
         }
+        _ if !facts.publishes => {
+            let hint = "clients that wait for a result are not told of it; allow it: `ACL SETUSER <user> &*`";
+            Check::warning(what, format!("{found}; it refuses to publish results (NOPERM)"), hint)
+        }
         _ => Check::ok(what, found),
     }
 }

@@ -19,6 +19,11 @@ impl Keys {
     pub(crate) fn record(&self, id: &TaskId) -> String {
         format!("{}celery-task-meta-{id}", self.prefix)
     }
+
+    /// A channel like those of records, of no task.
+    pub(crate) fn probe(&self) -> String {
+        format!("{}celery-task-meta-", self.prefix)
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
     if let Some(answer) = told(&wire, redis::cmd("INFO")).await? {
         facts.add_info(&answer);
     }
-    for name in ["appendfsync", "save", "maxclients", "timeout"] {
+    for name in ["appendfsync", "save", "maxclients", "timeout", "min-replicas-to-write"] {
         let mut config = redis::cmd("CONFIG");
         config.arg("GET").arg(name);
         if let Some(answer) = told(&wire, config).await? {
@@ -37,6 +37,9 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
     let clock_ahead_s = clock_ahead(&wire).await?;
     let round_trips = round_trips(&wire).await?;
     let tracking = can_track(&wire).await?;
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(inner.result_keys.probe()).arg("");
+    let publishes = told(&wire, publish).await?.is_some();
     let keys = keys_in_use(inner, &wire).await?;
     let greeting = &wire.greeting;
     Ok(Examination {
@@ -56,12 +59,14 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
         last_bgsave_ok: facts.is("rdb_last_bgsave_status", "ok"),
         changes_since_save: facts.number("rdb_changes_since_last_save"),
         connected_replicas: facts.number("connected_slaves"),
+        min_replicas_to_write: facts.number("min-replicas-to-write"),
         connected_clients: facts.number("connected_clients"),
         maxclients: facts.number("maxclients"),
         client_timeout_s: facts.number("timeout"),
         round_trips,
         clock_ahead_s,
         tracking,
+        publishes,
         keys,
     })
 }

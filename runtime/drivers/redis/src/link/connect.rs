@@ -118,14 +118,8 @@ async fn handshake(
 
 fn read_greeting(hello: Value) -> Greeting {
     let facts: HashMap<String, Value> = redis::from_redis_value(hello).unwrap_or_default();
-    let fact = |name| facts.get(name).cloned().unwrap_or_default();
-    let text = |name| reply::text(fact(name)).unwrap_or_default();
-    Greeting {
-        version: text("version"),
-        mode: text("mode"),
-        role: text("role"),
-        id: reply::int(&fact("id")).unwrap_or_default(),
-    }
+    let text = |name| facts.get(name).cloned().and_then(reply::text).unwrap_or_default();
+    Greeting { version: text("version"), mode: text("mode"), role: text("role") }
 }
 
 fn check(url: &RedactedUrl, greeting: &Greeting) -> Result<(), Failure> {

@@ -23,8 +23,6 @@ pub(crate) struct Greeting {
     pub(crate) mode: String,
     /// `master` or `replica`.
     pub(crate) role: String,
-    /// What the server calls this connection; 0 where it does not say.
-    pub(crate) id: i64,
 }
 
 /// One connection, never reconnected. Many tasks may use it at once.
@@ -66,7 +64,14 @@ impl Wire {
     /// # Cancel safety
     /// As [`Wire::command`].
     pub(crate) async fn script(&self, act: &str, call: &Call<'_>) -> Result<Value, Error> {
-        self.taught(act, call, || self.ask(&call.cmd)).await
+        let mut answer = self.ask(&call.cmd).await;
+        if answer.as_ref().is_err_and(error::is_unknown_script) {
+            answer = match self.ask(&call.script.load()).await {
+                Ok(_) => self.ask(&call.cmd).await,
+                Err(failure) => Err(failure),
+            };
+        }
+        answer.map_err(|failure| self.explain(act, failure))
     }
 
     /// Has the server tell, by a push, when something changes that a command has read which `CLIENT CACHING YES` precedes,
@@ -77,23 +82,6 @@ impl Wire {
         // Rights may be given for one and not for the other.
         pipe.add_command(caching());
         self.pipeline(act, &pipe).await.map(drop)
-    }
-
-    /// Asks, and again after the script was taught where it is not known.
-    async fn taught<F: Future<Output = Result<Value, RedisError>>>(
-        &self,
-        act: &str,
-        call: &Call<'_>,
-        ask: impl Fn() -> F,
-    ) -> Result<Value, Error> {
-        let mut answer = ask().await;
-        if answer.as_ref().is_err_and(error::is_unknown_script) {
-            answer = match self.ask(&call.script.load()).await {
-                Ok(_) => ask().await,
-                Err(failure) => Err(failure),
-            };
-        }
-        answer.map_err(|failure| self.explain(act, failure))
     }
 
     /// Whether the connection is lost: every further call fails.

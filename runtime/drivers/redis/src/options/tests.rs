@@ -100,3 +100,19 @@ fn options_out_of_range_say_what_would_do() {
     check(|options| options.record_bytes_max = 1 << 30, "`record_bytes_max` to be 1..=536870912");
     assert!(Options::parse("redis://host", Role::Broker).unwrap().check().is_ok());
 }
+
+#[test]
+fn redis_pys_parameters_are_taken_from_the_url() {
+    let url = "redis://h/1?health_check_interval=30&socket_timeout=10&retry_on_timeout=true";
+    let options = Options::parse(url, Role::Backend).unwrap();
+    assert_eq!(options.transport.socket_timeout, Some(Duration::from_secs(10)));
+    let url = "rediss://h/1?ssl_cert_reqs=none&socket_connect_timeout=2";
+    let options = Options::parse(url, Role::Backend).unwrap();
+    assert_eq!(options.transport.socket_connect_timeout, Some(Duration::from_secs(2)));
+    let said =
+        Options::parse("redis://:hunter2@h?socket_timeout=soon", Role::Broker).unwrap_err().to_string();
+    assert!(
+        said.contains("`socket_timeout` to be a number of seconds") && !said.contains("hunter2"),
+        "{said}"
+    );
+}

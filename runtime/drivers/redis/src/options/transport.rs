@@ -140,7 +140,23 @@ const NAMES: &[&str] = &[
     "visibility_timeout",
 ];
 
+/// Options that redis-py, and so Celery, also takes as parameters of a URL.
+const URL_PARAMETERS: &[&str] = &[
+    "client_name",
+    "health_check_interval",
+    "max_connections",
+    "retry_on_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_timeout",
+];
+
 impl Transport {
+    /// Tells whether an option may be a parameter of a URL.
+    pub(crate) fn is_url_parameter(name: &str) -> bool {
+        URL_PARAMETERS.contains(&name)
+    }
+
     /// Sets one option by Celery's name, from text: durations in seconds, lists separated by commas, an empty text or
     /// `none` for no value where there may be none.
     ///

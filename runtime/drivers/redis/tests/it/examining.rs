@@ -46,7 +46,7 @@ async fn facts_of_a_durable_server() {
     assert_eq!(found.round_trips.len(), 20);
     assert!(found.round_trips.iter().all(|trip| *trip > Duration::ZERO));
     assert!(found.clock_ahead_s.abs() < 60.0, "it is the same clock: {}", found.clock_ahead_s);
-    assert!(found.tracking);
+    assert!(found.tracking && found.publishes);
     assert_eq!(found.keys, []);
     drop(replica);
 }
@@ -89,7 +89,7 @@ async fn what_a_server_refuses_to_tell_is_none() {
         "on",
         ">pw",
         "~*",
-        "&*",
+        "resetchannels",
         "+@all",
         "-@admin",
         "-@dangerous",
@@ -99,7 +99,7 @@ async fn what_a_server_refuses_to_tell_is_none() {
     let redis = broker(&format!("redis://few:pw@127.0.0.1:{}", server.port)).await.unwrap();
     let found = redis.examine().await.unwrap();
     assert_eq!((found.maxmemory, found.appendfsync, found.save), (None, None, None));
-    assert!(!found.tracking);
+    assert!(!found.tracking && !found.publishes);
     assert_eq!(found.role, "master");
     assert_eq!(found.round_trips.len(), 20);
 }
