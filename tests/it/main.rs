@@ -15,6 +15,7 @@ mod delayed;
 mod delivery;
 mod disk_full;
 mod docs;
+mod histories;
 mod hostile;
 mod hot_reload;
 mod layering;

@@ -78,6 +78,8 @@ impl Committer {
                 self.end(open);
                 return None;
             };
+            #[cfg(test)]
+            let aside = crate::sim::mistakes::before_commit(&self.shared, &mut open).await;
             if self.store_elsewhere(&session, &mut open).await.is_none() {
                 continue;
             }
@@ -89,6 +91,8 @@ impl Committer {
                 },
                 Left::Full(left, error) => return Some((left, error)),
             };
+            #[cfg(test)]
+            crate::sim::mistakes::after_commit(&self.shared, aside).await;
         }
         None
     }

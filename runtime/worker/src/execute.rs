@@ -14,6 +14,7 @@ use crate::ending::{AckPolicy, Ending};
 use crate::executor::{Executor, TaskVersion};
 use crate::next;
 use crate::request::{Accepted, Request};
+use crate::session::Over;
 
 /// What a run leaves behind for the pipe.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +55,13 @@ struct NotNow;
 /// What precedes the run: a renewal that is fresh, the early ack where the task wants it (`None` is left of the delivery
 /// then), the start of a message that may have begun before, and STARTED.
 async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Option<Held>, NotNow> {
-    held.session.until_fresh().await.or_else(|over| match over {
-        crate::session::Over::Dead => Err(NotNow),
-        // Nobody else has it.
-        crate::session::Over::Forgotten => Ok(()),
-    })?;
+    #[cfg(test)]
+    let is_hurried = request.parts.shared.errs(crate::sim::Mistake::StaleStart);
+    #[cfg(not(test))]
+    let is_hurried = false;
+    if !is_hurried {
+        until_fresh(&held).await?;
+    }
     let started = request.task.options().track_started.then(|| request.started()).flatten();
     let effects = Effects {
         records: started.into_iter().map(|record| request.store(record)).collect(),
@@ -71,6 +74,10 @@ async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Opt
             Became::Done => Ok(None),
             Became::Lost | Became::Refused(_) => Err(NotNow),
         };
+    }
+    #[cfg(test)]
+    if request.parts.shared.errs(crate::sim::Mistake::UnwrittenStart) {
+        return Ok(Some(held));
     }
     if held.delivery.redelivered {
         let fenced = Fenced::Starts(held.fence());
@@ -85,6 +92,15 @@ async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Opt
     }
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
     Ok(Some(held))
+}
+
+/// Waits until nobody can have reaped us.
+async fn until_fresh(held: &Held) -> Result<(), NotNow> {
+    match held.session.until_fresh().await {
+        // Nobody else has it.
+        Ok(()) | Err(Over::Forgotten) => Ok(()),
+        Err(Over::Dead) => Err(NotNow),
+    }
 }
 
 /// Commits a step and waits until it is done.
@@ -116,6 +132,10 @@ async fn send<E: Executor>(request: &Request<E>, commit: TaskCommit) -> Result<(
 pub(crate) fn released<E: Executor>(accepted: Accepted<E>) -> (mpsc::WeakSender<TaskCommit>, TaskCommit) {
     let Accepted { request, held } = accepted;
     let commit = request.commit(Effects::default());
+    #[cfg(test)]
+    if request.parts.shared.errs(crate::sim::Mistake::CountUnstarted) {
+        return (request.commits.clone(), commit.ended(Some(held), Ending::HostFault, AckPolicy::default()));
+    }
     (request.commits.clone(), commit.ended(Some(held), Ending::Released, AckPolicy::default()))
 }
 

@@ -98,10 +98,6 @@ pub(crate) fn intake<E: Executor>(parts: &Arc<Parts<E>>, source: &Source, arrive
 /// Not due for a while: back to the broker, which holds it until then, so that it weighs on nobody's memory.
 fn park<E: Executor>(request: &Arc<Request<E>>, held: Held) -> TaskCommit {
     let commit = request.commit(Effects::default());
-    #[cfg(test)]
-    if request.parts.shared.mistake == Some(crate::sim::Mistake::DelayByCopy) {
-        return crate::sim::delay_by_copy(held, commit, request.message.headers.eta);
-    }
     let until = request.message.headers.eta.unwrap_or_default();
     commit.ended(Some(held), Ending::Parked { until }, AckPolicy::default())
 }

@@ -60,6 +60,8 @@ impl Receiver {
     pub(crate) async fn run(mut self) {
         let mut connector = Connector::new(&self.shared, self.queues.clone());
         let mut stopped = false;
+        // What was asked of one consumer is asked of the next.
+        let mut room = None;
         loop {
             let session = tokio::select! {
                 biased;
@@ -80,7 +82,7 @@ impl Receiver {
             let source = Source { session, commits: self.commits.clone() };
             self.current.send_replace(Some(Arc::clone(&source.session)));
             let since = Instant::now();
-            let Some(over) = self.serve(&source, &mut stopped).await else { return };
+            let Some(over) = self.serve(&source, &mut stopped, &mut room).await else { return };
             self.current.send_replace(None);
             connector.ended(since.elapsed());
             if self.tell(News::Over(source, over)).await.is_none() {
@@ -90,7 +92,12 @@ impl Receiver {
     }
 
     /// Serves one consumer to its end; `None`: nobody listens.
-    async fn serve(&mut self, source: &Source, stopped: &mut bool) -> Option<Over> {
+    async fn serve(
+        &mut self,
+        source: &Source,
+        stopped: &mut bool,
+        room: &mut Option<Room>,
+    ) -> Option<Over> {
         let mut keeper = JoinSet::new();
         let lease = self.shared.broker.capabilities().ownership.lease();
         if self.shared.renews() {
@@ -101,7 +108,6 @@ impl Receiver {
             }
         }
         self.tell(News::Ready).await?;
-        let mut room = None;
         loop {
             if *stopped {
                 source.session.until_troubled().await;
@@ -118,10 +124,10 @@ impl Receiver {
                     }
                 }
                 () = self.stop.cancelled() => {
-                    self.take_the_last(source, room).await?;
+                    self.take_the_last(source, *room).await?;
                     *stopped = true;
                 }
-                taken = take(&self.shared, source, &mut self.asks, &mut room) => {
+                taken = take(&self.shared, source, &mut self.asks, room) => {
                     let arrived = look::into(&self.shared, source, taken?).await;
                     self.tell(News::Arrived(source.clone(), arrived)).await?;
                 }

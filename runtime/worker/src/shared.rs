@@ -78,10 +78,16 @@ impl Shared {
         self.broker.capabilities().commits_records
     }
 
+    /// Whether this mistake is made, for one test of the simulation.
+    #[cfg(test)]
+    pub(crate) fn errs(&self, mistake: crate::sim::Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
     /// Whether leases are renewed. Always, but for one test of the simulation.
     pub(crate) fn renews(&self) -> bool {
         #[cfg(test)]
-        if self.mistake == Some(crate::sim::Mistake::NoRenewal) {
+        if self.errs(crate::sim::Mistake::NoRenewal) {
             return false;
         }
         true

@@ -1,61 +1,51 @@
-//! The model backend: records by task id, a success is final, outages.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! The model backend, as one worker reaches it.
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rwork_backend::{ResultBackend, Store, Stored};
+use rwork_model::StoreRecords;
 use rwork_protocol::service::Error;
 use rwork_protocol::{Record, State, TaskId};
-use tokio::time::Instant;
 
-use super::world::{World, unreachable_error};
+use super::gate::{Passage, Through, Way, failure, unreachable_error};
+use super::world::World;
 
 /// In a result: this backend will never take it.
 const UNSTORABLE: &[u8] = b"unstorable";
 /// Beginning of the ids of tasks of which it takes no record at all.
 const NEVER: &str = "never-stored";
 
-#[derive(Debug, Default)]
-pub(super) struct Records {
-    pub(super) by_id: BTreeMap<TaskId, Record>,
-    /// Messages whose own success is stored.
-    successes: BTreeSet<u64>,
-    /// Every state that a task went through, for what is overwritten.
-    pub(super) history: BTreeMap<TaskId, Vec<State>>,
-    pub(super) down_until: Option<Instant>,
+/// Whether a record can't be stored.
+pub(super) fn is_unstorable(store: &Store) -> bool {
+    store.record.task_id.as_str().starts_with(NEVER)
+        || store.record.result.windows(UNSTORABLE.len()).any(|part| part == UNSTORABLE)
 }
 
-impl Records {
-    pub(super) fn succeeded(&self, serial: u64) -> bool {
-        self.successes.contains(&serial)
-    }
-
-    fn is_down(&self) -> bool {
-        self.down_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn put(&mut self, store: Store) -> Stored {
-        let record = store.record;
-        let history = self.history.entry(record.task_id.clone()).or_default();
-        if history.last() == Some(&State::Success) {
-            return Stored::Kept;
-        }
-        history.push(record.status.clone());
-        if record.status == State::Success {
-            let from = store.correlation_id.as_deref().and_then(|from| from.split_once('/'));
-            self.successes.extend(from.and_then(|(serial, _)| serial.parse::<u64>().ok()));
-        }
-        self.by_id.insert(record.task_id.clone(), record);
-        Stored::Written
-    }
-}
-
-/// One worker's connection to the model backend.
+/// One worker's handle.
 #[derive(Clone, Debug)]
 pub(super) struct ModelBackend {
     pub(super) world: World,
     pub(super) worker: u64,
+}
+
+impl ModelBackend {
+    async fn enter(&self, act: &'static str) -> Result<Through, Error> {
+        match self.world.enter(self.worker, Way::Backend, act).await {
+            Passage::Through(through) => Ok(through),
+            Passage::Fails(error) => Err(error),
+            Passage::Cut(_) => Err(unreachable_error()),
+        }
+    }
+
+    /// What is no success may only be stored while nobody can have reaped us.
+    fn check_fresh(&self, batch: &[Store]) {
+        let is_final = |store: &Store| store.record.status == State::Success;
+        if !batch.iter().all(is_final) && !self.world.is_fresh(self.worker, None) {
+            let worker = self.worker;
+            let text = format!("worker {worker} stores what is no success without a fresh renewal");
+            self.world.lock().ledger.violation(text);
+        }
+    }
 }
 
 #[async_trait]
@@ -65,53 +55,36 @@ impl ResultBackend for ModelBackend {
     }
 
     async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error> {
-        let passage = self.world.enter(self.worker, "store").await?;
-        let stored = {
-            let mut state = self.world.lock();
-            if state.records.is_down() {
-                return Err(unreachable_error());
-            }
-            let unstorable = |store: &Store| {
-                store.record.task_id.as_str().starts_with(NEVER)
-                    || store.record.result.windows(UNSTORABLE.len()).any(|part| part == UNSTORABLE)
-            };
-            if let Some(place) = batch.iter().position(unstorable) {
-                // Whatever came before it may have been stored.
-                let part = state.rng.usize(0..=place);
-                batch.into_iter().take(part).for_each(|store| {
-                    state.records.put(store);
-                });
-                return Err(Error::Act {
-                    act: "store a record".into(),
-                    retryable: false,
-                    source: "not taken".into(),
-                });
-            }
-            batch.into_iter().map(|store| state.records.put(store)).collect()
-        };
-        passage.leave().await?;
-        Ok(stored)
+        self.check_fresh(&batch);
+        let through = self.enter("store").await?;
+        if let Some(place) = batch.iter().position(is_unstorable) {
+            // Whatever came before it may have been stored.
+            let part = self.world.lock().rng.usize(0..=place);
+            let _ = self.world.apply(&StoreRecords(batch.iter().take(part).cloned().collect()));
+        }
+        let stored = self.world.apply(&StoreRecords(batch))?;
+        let is_lost = through.is_lost;
+        through.leave().await;
+        if is_lost { Err(failure("store", "the answer was lost")) } else { Ok(stored) }
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Error> {
-        let passage = self.world.enter(self.worker, "get").await?;
+        let through = self.enter("get").await?;
         let records = {
             let state = self.world.lock();
-            if state.records.is_down() {
-                return Err(unreachable_error());
-            }
-            ids.iter().map(|id| state.records.by_id.get(id).cloned()).collect()
+            ids.iter().map(|id| state.store.record(id).cloned()).collect()
         };
-        passage.leave().await?;
-        Ok(records)
+        let is_lost = through.is_lost;
+        through.leave().await;
+        if is_lost { Err(unreachable_error()) } else { Ok(records) }
     }
 
     async fn watch(&self, id: &TaskId) -> Result<BoxStream<'static, Result<Record, Error>>, Error> {
-        let now = self.world.lock().records.by_id.get(id).cloned();
+        let now = self.world.lock().store.record(id).cloned();
         Ok(Box::pin(futures_util::stream::iter(now.map(Ok))))
     }
 
     async fn forget(&self, id: &TaskId) -> Result<bool, Error> {
-        Ok(self.world.lock().records.by_id.remove(id).is_some())
+        Ok(self.world.lock().store.forget_record(id))
     }
 }

@@ -11,7 +11,7 @@ use rwork_sandbox::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use super::ledger::Ended;
+use super::ledger::{Ended, Mark, Start};
 use super::tasks;
 use super::world::World;
 use crate::executor::{Executor, TaskVersion};
@@ -19,6 +19,7 @@ use crate::executor::{Executor, TaskVersion};
 #[derive(Clone, Debug)]
 pub(crate) struct ModelExecutor {
     world: World,
+    worker: u64,
     slots: Arc<Semaphore>,
 }
 
@@ -30,8 +31,8 @@ pub(crate) struct ModelTask {
 }
 
 impl ModelExecutor {
-    pub(super) fn new(world: World, slots: usize) -> Self {
-        Self { world, slots: Arc::new(Semaphore::new(slots)) }
+    pub(super) fn new(world: World, worker: u64, slots: usize) -> Self {
+        Self { world, worker, slots: Arc::new(Semaphore::new(slots)) }
     }
 }
 
@@ -63,36 +64,33 @@ impl Executor for ModelExecutor {
         Some(ModelTask { options, digest: format!("sha256:{version}") })
     }
 
-    fn try_admit(&self) -> Option<OwnedSemaphorePermit> {
+    fn try_admit(&self, _: &ModelTask) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
-    async fn admit(&self) -> OwnedSemaphorePermit {
+    async fn admit(&self, _: &ModelTask) -> OwnedSemaphorePermit {
         Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     async fn execute(&self, slot: OwnedSemaphorePermit, task: &ModelTask, invocation: Invocation) -> Report {
-        let (serial, number) = delivery(&invocation);
-        {
-            let mut state = self.world.lock();
-            let leases = state.queue.capabilities.lease.is_some();
-            state.ledger.run_starts(serial, number, !task.options.acks_late, leases);
-        }
-        self.world.trace(|| format!("message {serial} ({}) runs by delivery {number}", invocation.id));
+        let mark = mark(&invocation);
+        let (serial, receipt) = (mark.serial, mark.receipt);
+        self.note_start(mark, !task.options.acks_late);
+        self.world.trace(|| format!("message {serial} ({}) runs by {receipt:?}", invocation.id));
         let began = Instant::now();
         let outcome = tokio::select! {
             biased;
             reason = invocation.stop.wait_killed() => Outcome::Killed(reason),
             outcome = self.behave(&invocation) => outcome,
         };
-        self.world
-            .trace(|| format!("message {serial} ({}) ends by delivery {number}: {outcome:?}", invocation.id));
+        self.world.while_stopped(self.worker).await;
+        self.world.trace(|| format!("message {serial} ({}) ends by {receipt:?}: {outcome:?}", invocation.id));
         let ended = match &outcome {
             Outcome::Killed(_) => Ended::Killed,
             Outcome::HostFault(_) | Outcome::Reject { requeue: true, .. } => Ended::Returned,
             _ => Ended::Final,
         };
-        self.world.lock().ledger.run_ends(serial, number, ended);
+        self.world.lock().ledger.run_ends(mark, ended);
         drop(slot);
         let wall = began.elapsed();
         Report { outcome, usage: Usage { wall, cpu: wall, ..Usage::default() } }
@@ -104,14 +102,21 @@ impl Executor for ModelExecutor {
     }
 }
 
-/// The message and the delivery that an invocation is of, as the model broker wrote it down.
-fn delivery(invocation: &Invocation) -> (u64, u64) {
-    let mark = invocation.info.correlation_id.as_deref().unwrap_or_default();
-    let (serial, number) = mark.split_once('/').unwrap();
-    (serial.parse().unwrap(), number.parse().unwrap())
+/// The delivery that an invocation is of, as the model broker wrote it down.
+fn mark(invocation: &Invocation) -> Mark {
+    Mark::parse(invocation.info.correlation_id.as_deref().unwrap_or_default()).unwrap()
 }
 
 impl ModelExecutor {
+    fn note_start(&self, mark: Mark, acked_early: bool) {
+        let is_fresh = self.world.is_fresh(self.worker, Some(mark.consumer));
+        let mut state = self.world.lock();
+        let (may_be_cut, deduplicates) = (state.column.is_connection(), state.column.deduplicates);
+        let is_cloned = state.consumers.get(&mark.consumer).is_some_and(|life| life.is_cloned);
+        let start = Start { acked_early, is_fresh, may_be_cut, deduplicates, is_cloned };
+        state.ledger.run_starts(mark, start);
+    }
+
     async fn behave(&self, invocation: &Invocation) -> Outcome {
         let draw = |most: u64| self.world.lock().rng.u64(0..most);
         let success = || Outcome::Success(Payload::json(tasks::quoted(&invocation.id)));
@@ -120,6 +125,10 @@ impl ModelExecutor {
         match invocation.task.as_str() {
             "slow" => {
                 sleep(Duration::from_millis(500 + draw(25_000))).await;
+                success()
+            }
+            "deaf" => {
+                sleep(Duration::from_secs(30)).await;
                 success()
             }
             // Ends early when it is asked to.
@@ -139,6 +148,7 @@ impl ModelExecutor {
                     Err(error) => Outcome::Failed(failure("RuntimeError", &error.to_string())),
                 }
             }
+            "killer" => self.world.die(self.worker).await,
             "submit" => self.submit(invocation).await,
             "retry" if retries < 2 => {
                 retry(Some(Duration::from_millis(draw(4_000))), Some(failure("ValueError", "again")))

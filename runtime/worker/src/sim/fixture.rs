@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rwork_broker::{Delivery, Publish, Receipt, Route};
+use arc_swap::ArcSwap;
+use rwork_broker::{Consume, Delivery, Publish, Receipt, Route};
+use rwork_model::How;
 use rwork_protocol::{Message, NewTask, Record, TaskId, Timestamp, decode};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -11,26 +13,27 @@ use tokio::task::JoinSet;
 use super::backend::ModelBackend;
 use super::broker::ModelBroker;
 use super::executor::{ModelExecutor, ModelTask};
-use super::ledger::{End, Run};
+use super::ledger::Run;
 use super::tasks;
-use super::world::World;
-use crate::bodies::Bodies;
-use crate::commit::{Commit, Held};
-use crate::intake::Arrived;
+use super::world::{World, WorkerClock};
+use crate::budget::Budget;
+use crate::commit::{Held, TaskCommit};
+use crate::intake::{Arrived, Source};
+use crate::live::Live;
 use crate::parts::Parts;
 use crate::request::Request;
-use crate::session::{Connector, Session};
+use crate::session::Session;
 use crate::shared::Shared;
-use crate::{Clock, Shutdown, Summary, Worker, WorkerConfig, WorkerParts};
+use crate::{Shutdown, Summary, Worker, WorkerConfig, WorkerParts};
 
 /// One worker's surroundings, with nothing running.
 pub(crate) struct Bench {
     world: World,
     pub(crate) parts: Arc<Parts<ModelExecutor>>,
-    pub(crate) session: Arc<Session>,
-    /// What was sent to the settler.
-    pub(crate) inbox: mpsc::Receiver<Commit>,
-    _settler: mpsc::Sender<Commit>,
+    pub(crate) source: Source,
+    /// What was sent to the committer.
+    pub(crate) inbox: mpsc::Receiver<TaskCommit>,
+    _commits: mpsc::Sender<TaskCommit>,
 }
 
 pub(crate) type ModelRequest = Request<ModelExecutor>;
@@ -43,22 +46,28 @@ impl Bench {
     /// With another configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut WorkerConfig)) -> Self {
         let world = World::calm();
-        let (settler, inbox) = mpsc::channel(16);
-        let WorkerParts { broker, backend, executor, clock, rng, config } = parts(&world, 4, change);
+        let (commits, inbox) = mpsc::channel(16);
+        let WorkerParts { broker, backend, executor, clock, rng, renewals, config } = parts(&world, 4, change);
+        let options =
+            Consume { queues: config.queues.clone(), name: config.node.clone(), unsettled_max: 16 };
+        let consumer = broker.consume(options).await.unwrap();
+        let (asked, ownership) = (clock.boot(), broker.capabilities().ownership);
+        let session = Arc::new(Session::new(consumer, Arc::clone(&clock), ownership, asked));
         let shared = Arc::new(Shared {
-            bodies: Arc::default(),
+            budget: Arc::new(Budget::new(config.bytes_max)),
             broker,
             backend,
             clock,
-            config,
             rng: Mutex::new(rng),
-            settler: settler.downgrade(),
             summary: Mutex::default(),
+            renewals,
+            live: ArcSwap::from_pointee(Live::from(&config)),
+            config,
             mistake: None,
         });
-        let (_, session) = Connector::new(&shared).connect(Arc::clone(&shared)).await.unwrap();
         let parts = Arc::new(Parts { shared, executor });
-        Self { world, parts, session, inbox, _settler: settler }
+        let source = Source { session, commits: commits.downgrade() };
+        Self { world, parts, source, inbox, _commits: commits }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -67,17 +76,17 @@ impl Bench {
 
     /// A message as if it had just been delivered.
     pub(crate) fn delivery(&self, message: Message) -> Delivery {
-        let receipt = Receipt::Number(1);
+        let receipt = Receipt(1);
         Delivery { message, queue: tasks::queue(), redelivered: false, delivery_count: 1, receipt }
     }
 
     pub(crate) fn held(&self, message: Message) -> Held {
-        Held { session: Arc::clone(&self.session), delivery: self.delivery(message) }
+        Held { session: Arc::clone(&self.source.session), delivery: self.delivery(message) }
     }
 
     pub(crate) fn arrived(&self, delivery: Delivery) -> Arrived {
         let message = decode(&delivery.message, &self.parts.shared.config.decode_limits);
-        Arrived { delivery, message, body: self.parts.shared.bodies.hold(0), success: None }
+        Arrived { delivery, message, body: self.parts.shared.budget.bodies.take(0), success: None }
     }
 
     /// A request for a task of the model world.
@@ -86,8 +95,9 @@ impl Bench {
         let held = self.held(message.clone());
         let decoded = decode(&message, &self.parts.shared.config.decode_limits).unwrap();
         let version: ModelTask = crate::Executor::lookup(&self.parts.executor, task).unwrap();
-        let request =
-            Request::new(Arc::clone(&self.parts), decoded, self.parts.shared.bodies.hold(0), version, &held);
+        let body = self.parts.shared.budget.bodies.take(0);
+        let commits = &self.source.commits;
+        let request = Request::new(Arc::clone(&self.parts), decoded, body, version, &held, commits);
         (Arc::new(request), held)
     }
 }
@@ -109,9 +119,10 @@ fn parts(world: &World, slots: usize, change: impl FnOnce(&mut WorkerConfig)) ->
     WorkerParts {
         broker: Arc::new(ModelBroker { world: world.clone(), worker: 1 }),
         backend: Arc::new(ModelBackend { world: world.clone(), worker: 1 }),
-        executor: ModelExecutor::new(world.clone(), config.max_in_flight),
-        clock: Arc::new(world.clone()),
+        executor: ModelExecutor::new(world.clone(), 1, config.max_in_flight),
+        clock: Arc::new(WorkerClock { world: world.clone(), worker: 1 }),
         rng: fastrand::Rng::with_seed(1),
+        renewals: None,
         config,
     }
 }
@@ -119,7 +130,7 @@ fn parts(world: &World, slots: usize, change: impl FnOnce(&mut WorkerConfig)) ->
 /// Why a worker does not even begin where the broker refuses it.
 pub(crate) async fn refused() -> crate::Error {
     let world = World::calm();
-    world.lock().queue.refuses = true;
+    world.break_off(true);
     Worker::new(parts(&world, 1, |_| {})).unwrap().run(Shutdown::new()).await.unwrap_err()
 }
 
@@ -128,7 +139,7 @@ pub(crate) struct Calm {
     world: World,
     pub(crate) shutdown: Shutdown,
     /// What it holds in memory.
-    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) budget: Arc<Budget>,
     worker: JoinSet<Summary>,
     _time: JoinSet<()>,
 }
@@ -139,11 +150,11 @@ impl Calm {
         let mut time = JoinSet::new();
         time.spawn(world.clone().pass_time());
         let model = Worker::new(parts(&world, slots, change)).unwrap();
-        let (shutdown, bodies) = (Shutdown::new(), Arc::clone(&model.bodies));
+        let (shutdown, budget) = (Shutdown::new(), Arc::clone(&model.budget));
         let mut worker = JoinSet::new();
         let run = model.run(shutdown.clone());
         worker.spawn(async move { run.await.unwrap() });
-        Self { world, shutdown, bodies, worker, _time: time }
+        Self { world, shutdown, budget, worker, _time: time }
     }
 
     /// Sends a task under this id.
@@ -164,7 +175,7 @@ impl Calm {
     }
 
     pub(crate) fn record(&self, id: &str) -> Option<Record> {
-        self.world.lock().records.by_id.get(&tasks::task_id(id)).cloned()
+        self.world.lock().store.record(&tasks::task_id(id)).cloned()
     }
 
     /// Messages that run now, and messages that are held and do not.
@@ -179,11 +190,11 @@ impl Calm {
     /// How a message's only delivery ended.
     pub(crate) fn ended(&self, serial: u64) -> Option<&'static str> {
         let state = self.world.lock();
-        match state.ledger.accounts.get(&serial)?.deliveries.first()?.end? {
-            End::Acked => Some("acked"),
-            End::Requeued => Some("requeued"),
-            End::Released => Some("released"),
-            End::DeadLettered => Some("dead"),
+        match state.ledger.accounts.get(&serial)?.deliveries.first()?.end.as_ref()? {
+            How::Acked => Some("acked"),
+            How::Requeued => Some("requeued"),
+            How::Released => Some("released"),
+            How::Dead(_) => Some("dead"),
             _ => Some("lost"),
         }
     }
@@ -199,7 +210,7 @@ impl Calm {
 
     /// Takes the backend away for so long.
     pub(crate) fn take_backend_away(&self, length: Duration) {
-        self.world.lock().records.down_until = Some(tokio::time::Instant::now() + length);
+        self.world.lock().server.backend_down_until = Some(tokio::time::Instant::now() + length);
     }
 }
 

@@ -5,33 +5,39 @@
 //! RWORK_SIM_SEEDS=100000 cargo test -p rwork-worker simulation  more seeds
 //! ```
 //!
-//! Faults: calls that fail, calls whose answer is lost, slow calls, an unreachable backend, cut connections, workers that
-//! die at any moment and exactly before or after the effect of any call, shutdown at any point, plugins swapped mid-run.
-//! `check` settles the account of every message; the tests of the test show that it finds what it must.
+//! The store is the model of `rwork-model`, its promises one column of the table drawn for each world. Faults are made around
+//! it: calls that fail, whose answer is lost, that are slow or arrive when nobody waits for them; servers that restart, pause,
+//! are full, lose data; processes that die at any moment and exactly before or after the effect of any call, are stopped,
+//! suspended, cut off, copied; shutdown at any point, plugins swapped mid-run. `check` settles the account of every message;
+//! the tests of the test show that it finds what it must.
 
 mod backend;
 mod broker;
 mod check;
+mod column;
+mod consumer;
 mod executor;
+mod faults;
 pub(crate) mod fixture;
+mod gate;
 mod ledger;
+pub(crate) mod mistakes;
 mod tasks;
+mod weather;
 mod world;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rwork_broker::{Delivery, Publish, Route};
-use rwork_protocol::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use self::backend::ModelBackend;
 use self::broker::ModelBroker;
+use self::column::Column;
 use self::executor::ModelExecutor;
-use self::world::World;
-use crate::commit::{Commit, Held};
-use crate::ending::{AckPolicy, Ending};
+use self::world::{World, WorkerClock};
 use crate::{BackoffConfig, Shutdown, Worker, WorkerConfig, WorkerParts};
 
 /// Seeds of one test run.
@@ -42,20 +48,20 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// A mistake made on purpose, which the account must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// Acks go out before results are stored.
+    /// Acks go out before results are stored, where those are kept elsewhere.
     AckBeforeStore,
-    /// Leases are not renewed.
+    /// One worker does not renew.
     NoRenewal,
-    /// What is not due yet is published as a copy, and then acked.
-    DelayByCopy,
-}
-
-/// [`Mistake::DelayByCopy`].
-pub(crate) fn delay_by_copy(held: Held, commit: Commit, not_before: Option<Timestamp>) -> Commit {
-    let Delivery { queue, message, .. } = &held.delivery;
-    let copy = Publish { route: Route::queue(queue), message: message.clone(), not_before };
-    let commit = Commit { follow_ups: vec![copy], ..commit };
-    commit.ended(Some(held), Ending::Replaced, AckPolicy::default())
+    /// Tasks start though no renewal is fresh.
+    StaleStart,
+    /// What may have begun starts without being written down.
+    UnwrittenStart,
+    /// Follow-ups are published before the commit, not in it.
+    PublishOutside,
+    /// What never started goes back as if it had.
+    CountUnstarted,
+    /// A batch without an answer is sent again by another number.
+    NewNumber,
 }
 
 /// What one seed came to.
@@ -76,13 +82,14 @@ fn simulate(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
 
 async fn live(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
     let world = World::new(seed, traced);
+    world.lock().mistake = mistake;
     let (workers, messages) = {
         let mut state = world.lock();
         (state.rng.u64(1..4), state.rng.usize(5..50))
     };
     let mut background = JoinSet::new();
     background.spawn(world.clone().pass_time());
-    background.spawn(disturb(world.clone()));
+    background.spawn(world.clone().disturb());
     let producer = background.spawn(produce(world.clone(), messages));
     let mut keepers = JoinSet::new();
     let enough = Shutdown::new();
@@ -115,9 +122,15 @@ async fn live(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
 }
 
 async fn produce(world: World, messages: usize) {
+    let is_deadly = world.lock().rng.u32(0..6) == 0;
+    if is_deadly {
+        let now = world.now();
+        let killer = tasks::killer(&mut world.lock().rng, now);
+        world.accept(killer);
+    }
     for number in 0..messages {
         let (publish, pause) = {
-            let now = crate::Clock::now(&world);
+            let now = world.now();
             let mut state = world.lock();
             let rng = &mut state.rng;
             let longest = if rng.bool() { 10 } else { 3_000 };
@@ -125,24 +138,6 @@ async fn produce(world: World, messages: usize) {
         };
         world.accept(publish);
         sleep(Duration::from_millis(pause)).await;
-    }
-}
-
-/// Swaps plugins and takes the backend away, now and then.
-async fn disturb(world: World) {
-    while world.stormy() {
-        let (pause, outage, stormy) = {
-            let mut state = world.lock();
-            let stormy = state.weather.fail_before > 0;
-            (state.rng.u64(100..8_000), state.rng.u64(0..8), stormy)
-        };
-        sleep(Duration::from_millis(pause)).await;
-        let mut state = world.lock();
-        state.plugin_version += 1;
-        if outage == 0 && stormy {
-            let length = Duration::from_millis(state.rng.u64(1_000..30_000));
-            state.records.down_until = Some(Instant::now() + length);
-        }
     }
 }
 
@@ -159,12 +154,13 @@ async fn keep_a_worker(world: World, place: u64, mistake: Option<Mistake>, enoug
                 _ => None,
             };
             let (graceful, hasty) = (state.rng.bool(), state.rng.bool());
-            (parts(&world, worker, &mut state.rng), unrest, graceful, hasty)
+            (parts(&world, worker, &state.column.clone(), &mut state.rng), unrest, graceful, hasty)
         };
         let mut model = Worker::new(parts).unwrap();
-        model.mistake = mistake;
+        // Somebody must be left to see it.
+        model.mistake = mistake.filter(|mistake| *mistake != Mistake::NoRenewal || place == 0);
         let shutdown = Shutdown { intake: enough.intake.child_token(), work: enough.work.child_token() };
-        let run = model.run(shutdown.clone());
+        let run = unless_stopped(&world, worker, model.run(shutdown.clone()));
         let crashed = tokio::select! {
             biased;
             () = crash.notified() => true,
@@ -178,6 +174,19 @@ async fn keep_a_worker(world: World, place: u64, mistake: Option<Mistake>, enoug
         }
         let pause = world.lock().rng.u64(0..4_000);
         sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// Goes on with a worker only while its process is not stopped. What it has spawned stops at the gate.
+async fn unless_stopped<T>(world: &World, worker: u64, run: impl Future<Output = T>) -> T {
+    tokio::pin!(run);
+    loop {
+        world.while_stopped(worker).await;
+        tokio::select! {
+            biased;
+            () = world.until_stopped(worker) => {}
+            ended = &mut run => return ended,
+        }
     }
 }
 
@@ -206,13 +215,15 @@ async fn stop_at(
     std::future::pending().await
 }
 
-fn parts(world: &World, worker: u64, rng: &mut fastrand::Rng) -> WorkerParts<ModelExecutor> {
+fn parts(world: &World, worker: u64, column: &Column, rng: &mut fastrand::Rng) -> WorkerParts<ModelExecutor> {
     let slots = rng.usize(1..8);
     let config = WorkerConfig {
         concurrency: slots.min(2),
         max_in_flight: slots,
         prefetch_multiplier: rng.usize(1..5),
         prefetch_max: rng.usize(1..30),
+        deliveries_max: column.deliveries_max,
+        deduplicate_successful: column.deduplicates,
         settle_batch_max: rng.usize(1..16),
         drain_deadline: rng.bool().then(|| Duration::from_secs(rng.u64(0..20))),
         backoff: BackoffConfig::default(),
@@ -221,8 +232,9 @@ fn parts(world: &World, worker: u64, rng: &mut fastrand::Rng) -> WorkerParts<Mod
     WorkerParts {
         broker: Arc::new(ModelBroker { world: world.clone(), worker }),
         backend: Arc::new(ModelBackend { world: world.clone(), worker }),
-        executor: ModelExecutor::new(world.clone(), slots),
-        clock: Arc::new(world.clone()),
+        executor: ModelExecutor::new(world.clone(), worker, slots),
+        clock: Arc::new(WorkerClock { world: world.clone(), worker }),
+        renewals: None,
         rng: rng.fork(),
         config,
     }

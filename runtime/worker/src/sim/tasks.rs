@@ -48,12 +48,15 @@ const fn kind(task: &'static str, weight: u32, expect: Expect) -> Kind {
     Kind { task, weight, expect }
 }
 
-pub(super) const KINDS: [Kind; 31] = [
+pub(super) const KINDS: [Kind; 35] = [
     kind("ok", 20, Expect::Success),
     kind("slow", 8, Expect::Success),
+    // Ends by nobody's wish.
+    kind("deaf", 1, Expect::Success),
     kind("patient", 4, Expect::Success),
     kind("quiet", 3, Expect::Nothing),
     kind("early", 4, Expect::AtMostOnce),
+    kind("early-chain", 2, Expect::AtMostOnce),
     kind("started", 3, Expect::Success),
     kind("progress", 3, Expect::Success),
     kind("submit", 3, Expect::Success),
@@ -80,6 +83,10 @@ pub(super) const KINDS: [Kind; 31] = [
     kind("never-stored", 1, Expect::Dead("result-refused")),
     kind("expired", 2, Expect::Revoked),
     kind("later", 3, Expect::Success),
+    // Its next step goes where nothing can be published.
+    kind("chain-refused", 1, Expect::DeadAndFailure("follow-up-refused")),
+    // Ends its worker, each time.
+    kind("killer", 0, Expect::DeadAndFailure("too-many-deliveries")),
 ];
 
 /// Messages that are no task's.
@@ -115,11 +122,21 @@ pub(super) fn message(rng: &mut fastrand::Rng, number: usize, now: Timestamp) ->
     Publish { route: Route::queue(&queue()), message, not_before: None }
 }
 
+/// A message that kills every worker that runs it.
+pub(super) fn killer(rng: &mut fastrand::Rng, now: Timestamp) -> Publish {
+    Publish { route: Route::queue(&queue()), message: build(rng, "killer", 0, now), not_before: None }
+}
+
 fn build(rng: &mut fastrand::Rng, task: &'static str, number: usize, now: Timestamp) -> Message {
     let id = format!("{task}-{number}");
     let mut new = NewTask { id: Some(task_id(&id)), ..NewTask::new(name(task)) };
     match task {
-        "chain" => new.embed = Embed { chain: Some(rest_of_chain(&id)), ..Embed::default() },
+        "chain" | "early-chain" => new.embed = Embed { chain: Some(rest_of_chain(&id)), ..Embed::default() },
+        "chain-refused" => {
+            let step = Signature::new(name("ok")).immutable().with_option("task_id", quoted(&format!("{id}-step2")));
+            let step = step.with_option("queue", quoted(closed_queue().as_str())).encode();
+            new.embed = Embed { chain: Some(rwork_protocol::json::array_of(&[step])), ..Embed::default() };
+        }
         "chain-fails" => new.embed = Embed { chain: Some(rest_of_chain(&id)), ..Embed::default() },
         "errback" => {
             let errback = Signature::new(name("ok")).with_option("task_id", quoted(&format!("{id}-errback")));
@@ -161,7 +178,7 @@ pub(super) fn options(task: &str) -> Option<EffectiveOptions> {
     let mut options = TaskOptions::default().resolve(&WorkerDefaults::default());
     options.reject_on_worker_lost = false;
     match task {
-        "early" => options.acks_late = false,
+        "early" | "early-chain" => options.acks_late = false,
         "quiet" => options.ignore_result = true,
         "started" => options.track_started = true,
         "retry" => options.max_retries = MaxRetries::Unlimited,
@@ -179,6 +196,11 @@ pub(super) fn options(task: &str) -> Option<EffectiveOptions> {
 
 pub(super) fn queue() -> QueueName {
     QueueName::new("celery").unwrap()
+}
+
+/// A queue into which nothing can be published.
+pub(super) fn closed_queue() -> QueueName {
+    QueueName::new("closed").unwrap()
 }
 
 pub(super) fn name(task: &str) -> TaskName {

@@ -78,15 +78,35 @@ fn complaint(mistake: Mistake, about: &str) -> Option<String> {
 
 #[test]
 fn simulation_catches_an_ack_before_the_result_is_stored() {
-    complaint(Mistake::AckBeforeStore, "was acked: expected").expect("a lost message (P1)");
+    complaint(Mistake::AckBeforeStore, "was acked: expected").expect("a lost result");
 }
 
 #[test]
 fn simulation_catches_a_lease_that_is_not_renewed() {
-    complaint(Mistake::NoRenewal, "explained").expect("an unexplained second run (P2)");
+    complaint(Mistake::NoRenewal, "nothing kept it from renewing").expect("an unexplained death");
 }
 
 #[test]
-fn simulation_catches_a_delay_in_two_steps() {
-    complaint(Mistake::DelayByCopy, "is there twice").expect("a doubled message (P2)");
+fn simulation_catches_a_start_without_a_fresh_renewal() {
+    complaint(Mistake::StaleStart, "without a fresh renewal").expect("a start of what others may have");
+}
+
+#[test]
+fn simulation_catches_a_start_that_is_not_written_down() {
+    complaint(Mistake::UnwrittenStart, "its start is not written down").expect("an uncounted start");
+}
+
+#[test]
+fn simulation_catches_a_follow_up_outside_the_commit() {
+    complaint(Mistake::PublishOutside, "is there 2 times").expect("a doubled follow-up");
+}
+
+#[test]
+fn simulation_catches_a_count_of_what_never_started() {
+    complaint(Mistake::CountUnstarted, "Requeued although its run is No").expect("a counted delivery");
+}
+
+#[test]
+fn simulation_catches_a_batch_that_is_repeated_by_another_number() {
+    complaint(Mistake::NewNumber, "is there 2 times").expect("a doubled follow-up");
 }

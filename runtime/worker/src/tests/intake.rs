@@ -6,16 +6,17 @@ use bytes::Bytes;
 use rwork_broker::{Delivery, Disposition};
 use rwork_protocol::{Message, Record, State};
 
+use crate::commit::Fenced;
 use crate::ending::Ending;
 use crate::intake::{Arrived, Intake, intake};
 use crate::sim::fixture::{Bench, id, message};
 
 /// The disposition's word, the state of the stored record, and how many messages follow.
 fn ended(bench: &Bench, arrived: Arrived) -> (String, Option<State>, usize) {
-    let Intake::End(commit) = intake(&bench.parts, &bench.session, arrived) else {
+    let Intake::End(commit) = intake(&bench.parts, &bench.source, arrived) else {
         panic!("expected an end")
     };
-    let (_, disposition) = commit.settlement.as_ref().unwrap();
+    let Fenced::Settles(_, disposition) = &commit.fenced else { panic!("expected a settlement") };
     let word = match disposition {
         Disposition::Ack => "ack".to_owned(),
         Disposition::Requeue => "requeue".to_owned(),
@@ -23,11 +24,12 @@ fn ended(bench: &Bench, arrived: Arrived) -> (String, Option<State>, usize) {
         Disposition::Delay(_) => "delay".to_owned(),
         Disposition::DeadLetter(reason) => {
             assert_eq!(reason.worker, "worker1@model");
-            assert!(reason.detail.contains("expected"), "{reason:?}");
+            let says_why = ["expected", "no plugin provides"].iter().any(|words| reason.detail.contains(words));
+            assert!(says_why, "{reason:?}");
             reason.kind.clone()
         }
     };
-    (word, commit.records.first().map(|store| store.record.status.clone()), commit.follow_ups.len())
+    (word, commit.effects.records.first().map(|store| store.record.status.clone()), commit.effects.follow_ups.len())
 }
 
 fn with(bench: &Bench, message: Message, change: impl FnOnce(&mut Delivery)) -> Arrived {
@@ -99,12 +101,12 @@ async fn what_is_not_due_goes_back_in_one_step_until_it_is() {
     let bench = Bench::new().await;
     let due = bench.now().plus(Duration::from_secs(60));
     let later = message("ok", bench.now(), |new| new.eta = Some(due));
-    let Intake::End(commit) = intake(&bench.parts, &bench.session, with(&bench, later, |_| {})) else {
+    let Intake::End(commit) = intake(&bench.parts, &bench.source, with(&bench, later, |_| {})) else {
         panic!("expected an end")
     };
     assert_eq!(commit.ending, Some(Ending::Parked { until: due }));
-    assert_eq!(commit.settlement.map(|(_, disposition)| disposition), Some(Disposition::Delay(due)));
-    assert!(commit.follow_ups.is_empty());
+    assert!(matches!(commit.fenced, Fenced::Settles(_, Disposition::Delay(until)) if until == due));
+    assert!(commit.effects.follow_ups.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +114,7 @@ async fn the_rest_runs_now_or_soon() {
     let bench = Bench::new().await;
     let now = bench.now();
     let eta = |wait: Duration| message("ok", now, |new| new.eta = Some(now.plus(wait)));
-    let runs = |message: Message| match intake(&bench.parts, &bench.session, with(&bench, message, |_| {})) {
+    let runs = |message: Message| match intake(&bench.parts, &bench.source, with(&bench, message, |_| {})) {
         Intake::Run(_) => Some(Duration::ZERO),
         Intake::Wait(_, wait) => Some(wait),
         Intake::End(_) => None,

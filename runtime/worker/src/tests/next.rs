@@ -7,7 +7,7 @@ use rwork_broker::Disposition;
 use rwork_protocol::State;
 use rwork_sandbox::{Failure, Input, KillReason, Outcome, Payload, Report, Retry, RetryLimit, Trap, Usage};
 
-use crate::commit::Commit;
+use crate::commit::{Fenced, TaskCommit};
 use crate::next;
 use crate::sim::fixture::{Bench, ModelRequest};
 
@@ -30,20 +30,20 @@ fn retry(limit: RetryLimit, cause: Option<Failure>) -> Retry {
     Retry { delay: Some(Duration::from_secs(9)), limit, input: None, cause, options: String::new() }
 }
 
-fn told(commit: &Commit) -> String {
-    match commit.settlement.as_ref().map(|(_, disposition)| disposition) {
-        None => "nothing".to_owned(),
-        Some(Disposition::Ack) => "ack".to_owned(),
-        Some(Disposition::Requeue) => "requeue".to_owned(),
-        Some(Disposition::Release) => "release".to_owned(),
-        Some(Disposition::Delay(_)) => "delay".to_owned(),
-        Some(Disposition::DeadLetter(reason)) => format!("dead: {}", reason.kind),
+fn told(commit: &TaskCommit) -> String {
+    let Fenced::Settles(_, disposition) = &commit.fenced else { return "nothing".to_owned() };
+    match disposition {
+        Disposition::Ack => "ack".to_owned(),
+        Disposition::Requeue => "requeue".to_owned(),
+        Disposition::Release => "release".to_owned(),
+        Disposition::Delay(_) => "delay".to_owned(),
+        Disposition::DeadLetter(reason) => format!("dead: {}", reason.kind),
     }
 }
 
 /// The stored exception as Python shows it.
-fn raised(commit: &Commit) -> String {
-    commit.records[0].record.exception().unwrap().to_string()
+fn raised(commit: &TaskCommit) -> String {
+    commit.effects.records[0].record.exception().unwrap().to_string()
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,13 +85,13 @@ async fn every_outcome_ends_in_its_own_way() {
         let what = format!("{outcome:?}").chars().take(80).collect::<String>();
         let (request, held) = bench.request("ok", |_| {});
         let commit = next::after(&request, Some(held), report(outcome));
-        let stored = commit.records.first().map(|store| store.record.status.clone());
+        let stored = commit.effects.records.first().map(|store| store.record.status.clone());
         assert_eq!(
-            (told(&commit).as_str(), stored, commit.follow_ups.len()),
+            (told(&commit).as_str(), stored, commit.effects.follow_ups.len()),
             (word, state, follow_ups),
             "{what}"
         );
-        for store in &commit.records {
+        for store in &commit.effects.records {
             assert_eq!(store.record.component.as_deref(), Some("sha256:1"), "{what}");
             assert_eq!(store.record.date_done.is_some(), store.record.status.is_ready(), "{what}");
         }
@@ -137,7 +137,7 @@ async fn after_an_early_ack_nothing_can_go_back_so_somebody_is_told() {
         let (request, _) = bench.request("early", |_| {});
         let commit = next::after(&request, None, report(outcome));
         assert_eq!(told(&commit), "nothing", "{what}");
-        assert_eq!(commit.records[0].record.status, State::Failure, "{what}");
+        assert_eq!(commit.effects.records[0].record.status, State::Failure, "{what}");
     }
 }
 
@@ -146,19 +146,19 @@ async fn the_next_attempt_keeps_its_id_and_waits_at_the_broker() {
     let bench = Bench::new().await;
     let (request, held) = bench.request("ok", |_| {});
     let commit = next::after(&request, Some(held), report(Outcome::Retry(retry(RetryLimit::Inherit, None))));
-    let publish = &commit.follow_ups[0];
+    let publish = &commit.effects.follow_ups[0];
     let next = rwork_protocol::decode(&publish.message, &rwork_protocol::DecodeLimits::default()).unwrap();
     assert_eq!((next.headers.id.as_str(), next.headers.retries), ("ok", 1));
     assert_eq!(publish.not_before, Some(bench.now().plus(Duration::from_secs(9))));
     assert_eq!(publish.route.routing_key, "celery");
-    let record = &commit.records[0].record;
+    let record = &commit.effects.records[0].record;
     assert_eq!(record.result, &b"null"[..]);
     assert_eq!(record.children.as_deref(), Some(&br#"[[["ok", null], null]]"#[..]));
     // A short delay is not worth the broker's while.
     let (request, held) = bench.request("ok", |_| {});
     let wish = Retry { delay: Some(Duration::from_millis(300)), ..retry(RetryLimit::Inherit, None) };
     let commit = next::after(&request, Some(held), report(Outcome::Retry(wish)));
-    assert_eq!(commit.follow_ups[0].not_before, None);
+    assert_eq!(commit.effects.follow_ups[0].not_before, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,10 +175,10 @@ async fn a_retry_may_change_its_arguments_and_must_make_sense() {
         kwargs: Bytes::from_static(b"{}"),
     };
     let good = attempt(call(b"[1, 2]"));
-    assert!(good.follow_ups[0].message.body.starts_with(b"[[1, 2], "));
+    assert!(good.effects.follow_ups[0].message.body.starts_with(b"[[1, 2], "));
     for bad in [call(b"{}"), call(b"[1"), Input::Raw(Payload::json(&b"1"[..]))] {
         let commit = attempt(bad);
-        assert!(commit.follow_ups.is_empty());
+        assert!(commit.effects.follow_ups.is_empty());
         assert!(
             raised(&commit).starts_with("FollowUpError('expected the input of a retry"),
             "{}",
@@ -195,8 +195,8 @@ async fn automatic_retries_end_with_the_error_itself() {
         let mut request = std::sync::Arc::into_inner(request).unwrap();
         request.message.headers.retries = retries;
         let failure = Failure { retryable, ..failure(exc_type) };
-        let commit = next::after(&request, Some(held), report(Outcome::Failed(failure)));
-        (commit.records[0].record.status.clone(), raised(&commit))
+        let commit = next::after(&std::sync::Arc::new(request), Some(held), report(Outcome::Failed(failure)));
+        (commit.effects.records[0].record.status.clone(), raised(&commit))
     };
     assert_eq!(attempt(2, true, "ValueError"), (State::Failure, "ValueError('bad', 7)".to_owned()));
     assert_eq!(attempt(0, false, "ValueError").0, State::Failure);
@@ -214,12 +214,12 @@ async fn a_chain_goes_on_or_fails_as_a_whole() {
         next::after(&request, Some(held), report(outcome))
     };
     let good = run(Outcome::Success(Payload::json(&b"5"[..])));
-    assert_eq!(good.follow_ups.len(), 1);
-    assert!(good.records[0].record.children.as_ref().unwrap().starts_with(b"[[[\"second\""));
+    assert_eq!(good.effects.follow_ups.len(), 1);
+    assert!(good.effects.records[0].record.children.as_ref().unwrap().starts_with(b"[[[\"second\""));
     let bad = run(Outcome::Failed(failure("ValueError")));
-    let stored: Vec<_> = bad.records.iter().map(|store| store.record.task_id.as_str().to_owned()).collect();
-    assert_eq!((stored[0].as_str(), stored.len(), bad.follow_ups.len()), ("ok", 3, 0));
-    assert!(bad.records.iter().all(|store| store.record.status == State::Failure));
+    let stored: Vec<_> = bad.effects.records.iter().map(|store| store.record.task_id.as_str().to_owned()).collect();
+    assert_eq!((stored[0].as_str(), stored.len(), bad.effects.follow_ups.len()), ("ok", 3, 0));
+    assert!(bad.effects.records.iter().all(|store| store.record.status == State::Failure));
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,10 +227,10 @@ async fn ignored_results_are_not_stored() {
     let bench = Bench::new().await;
     for outcome in [Outcome::Success(Payload::json(&b"5"[..])), Outcome::Failed(failure("ValueError"))] {
         let (request, held) = bench.request("quiet", |_| {});
-        assert!(next::after(&request, Some(held), report(outcome.clone())).records.is_empty());
+        assert!(next::after(&request, Some(held), report(outcome.clone())).effects.records.is_empty());
         // The message's own wish goes before the task's.
         let (request, held) = bench.request("quiet", |new| new.ignore_result = Some(false));
-        assert_eq!(next::after(&request, Some(held), report(outcome)).records.len(), 1);
+        assert_eq!(next::after(&request, Some(held), report(outcome)).effects.records.len(), 1);
     }
 }
 
@@ -241,5 +241,5 @@ async fn what_the_guest_sent_is_among_its_children() {
     let request: std::sync::Arc<ModelRequest> = request;
     request.sent.lock().unwrap().push(Bytes::from_static(br#"[["child", null], null]"#));
     let commit = next::after(&request, Some(held), report(Outcome::Success(Payload::json(&b"5"[..]))));
-    assert_eq!(commit.records[0].record.children.as_deref(), Some(&br#"[[["child", null], null]]"#[..]));
+    assert_eq!(commit.effects.records[0].record.children.as_deref(), Some(&br#"[[["child", null], null]]"#[..]));
 }

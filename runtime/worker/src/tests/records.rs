@@ -8,7 +8,8 @@ use rwork_protocol::json::Value;
 use rwork_protocol::{NewTask, Record, RevokeReason, State};
 use rwork_sandbox::{Failure, Host, Outcome, Payload, Report, Retry, RetryLimit, Usage};
 
-use crate::commit::Commit;
+use crate::commit::TaskCommit;
+use crate::host::Guest;
 use crate::intake::{Intake, intake};
 use crate::next;
 use crate::sim::fixture::{Bench, ModelRequest, id, message};
@@ -45,16 +46,16 @@ fn member(new: &mut NewTask) {
     new.parent_id = Some(id("parent"));
 }
 
-fn ended(bench: &Bench, task: &str, outcome: Outcome) -> Commit {
+fn ended(bench: &Bench, task: &str, outcome: Outcome) -> TaskCommit {
     let (request, held) = bench.request(task, member);
     let mut request = Arc::into_inner(request).unwrap();
     request.message.headers.stamped_headers = Some(Bytes::from_static(br#"["tenant"]"#));
     request.message.headers.stamps = Some(Bytes::from_static(br#"{"tenant": ["a"], "hidden": 1}"#));
-    next::after(&request, Some(held), report(outcome))
+    next::after(&Arc::new(request), Some(held), report(outcome))
 }
 
-fn first(commit: &Commit) -> &Record {
-    &commit.records[0].record
+fn first(commit: &TaskCommit) -> &Record {
+    &commit.effects.records[0].record
 }
 
 /// The record as a Python client reads it.
@@ -108,7 +109,7 @@ async fn the_attempt_after_the_first_is_its_own_child() {
     let (request, held) = bench.request("ok", |new| new.parent_id = None);
     let commit = next::after(&request, Some(held), report(again()));
     assert_eq!(first(&commit).parent_id, None);
-    let next = &commit.follow_ups[0].message;
+    let next = &commit.effects.follow_ups[0].message;
     let next = rwork_protocol::decode(next, &bench.parts.shared.config.decode_limits).unwrap();
     assert_eq!(next.headers.parent_id.as_ref().map(|id| id.as_str()), Some("ok"));
 }
@@ -134,10 +135,11 @@ async fn a_custom_state_has_the_children_so_far() {
     let mut bench = Bench::new().await;
     let (request, held) = bench.request("ok", member);
     request.sent.lock().unwrap().push(Bytes::from_static(br#"[["child", null], null]"#));
-    let told = request.progress("PROGRESS".to_owned(), Payload::json(&b"{\"done\": 1}"[..]));
+    let guest = Guest(Arc::clone(&request));
+    let told = guest.progress("PROGRESS".to_owned(), Payload::json(&b"{\"done\": 1}"[..]));
     let (told, note) = tokio::join!(told, async {
         let mut note = bench.inbox.recv().await.unwrap();
-        note.reply.take().unwrap().send(note.became).unwrap();
+        note.reply.take().unwrap().send(note.became.clone()).unwrap();
         note
     });
     told.unwrap();
@@ -175,7 +177,7 @@ async fn extended_results_say_how_the_task_was_called() {
     }
     // Where nothing was called, nothing is known.
     let stranger = bench.arrived(bench.delivery(message("unknown", bench.now(), |_| {})));
-    let Intake::End(commit) = intake(&bench.parts, &bench.session, stranger) else {
+    let Intake::End(commit) = intake(&bench.parts, &bench.source, stranger) else {
         panic!("expected an end")
     };
     let record = wire(first(&commit));
@@ -184,7 +186,7 @@ async fn extended_results_say_how_the_task_was_called() {
     let step = r#"[{"task": "ok", "args": [7], "options": {"task_id": "next"}}]"#;
     let (request, held) = bench.request("ok", |new| new.embed.chain = Some(step.into()));
     let commit = next::after(&request, Some(held), report(Outcome::Failed(failure())));
-    let record = wire(&commit.records[1].record);
+    let record = wire(&commit.effects.records[1].record);
     let fields = ["task_id", "name", "args", "worker", "retries"];
     assert_eq!(fields.map(|field| text(&record, field)), ["\"next\"", "\"ok\"", "[7]", "null", "0"]);
 }
@@ -200,7 +202,7 @@ async fn what_was_never_run_is_told_as_the_task_wishes() {
             new.expires = expired.then_some(past);
         }));
         delivery.delivery_count = count;
-        match intake(&bench.parts, &bench.session, bench.arrived(delivery)) {
+        match intake(&bench.parts, &bench.source, bench.arrived(delivery)) {
             Intake::End(commit) => *commit,
             _ => panic!("expected an end"),
         }
@@ -214,8 +216,8 @@ async fn what_was_never_run_is_told_as_the_task_wishes() {
         (&first(&given_up).status, first(&given_up).group_id.as_deref()),
         (&State::Failure, Some("group"))
     );
-    assert!(end("quiet", 6, false).records.is_empty());
-    assert!(end("quiet", 1, true).records.is_empty());
+    assert!(end("quiet", 6, false).effects.records.is_empty());
+    assert!(end("quiet", 1, true).effects.records.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +228,7 @@ async fn a_task_sees_the_headers_that_were_sent_to_it() {
     wire.headers = [&added[..], &wire.headers[1..]].concat().into();
     let mut delivery = bench.delivery(wire);
     delivery.redelivered = true;
-    let Intake::Run(accepted) = intake(&bench.parts, &bench.session, bench.arrived(delivery)) else {
+    let Intake::Run(accepted) = intake(&bench.parts, &bench.source, bench.arrived(delivery)) else {
         panic!("expected a run")
     };
     let request: Arc<ModelRequest> = accepted.request;

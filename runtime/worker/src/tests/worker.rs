@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rwork_protocol::State;
 
-use crate::BODIES_BYTES_MAX;
+use crate::BYTES_MAX;
 use crate::sim::fixture::{Calm, refused};
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +53,7 @@ async fn as_much_is_held_as_prefetch_allows_when_nothing_starts() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_taken_while_memory_is_full_and_everything_after_it() {
     let world = Calm::start(1, |_| {});
-    let full = world.bodies.hold(BODIES_BYTES_MAX);
+    let full = world.budget.bodies.take(BYTES_MAX);
     let all: Vec<_> = (0..20).map(|number| world.send("ok", &format!("ok-{number}"))).collect();
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(all.iter().any(|serial| world.ended(*serial).is_none()), "more was taken than fits");
@@ -95,7 +95,7 @@ async fn a_warm_shutdown_lets_what_runs_end_and_gives_back_the_rest() {
 #[tokio::test(start_paused = true)]
 async fn the_second_signal_asks_then_kills() {
     let world = Calm::start(2, |_| {});
-    let (polite, deaf) = (world.send("patient", "polite"), world.send("slow", "deaf"));
+    let (polite, deaf) = (world.send("patient", "polite"), world.send("deaf", "deaf"));
     world.until(|world| world.running_and_unstarted().0 == 2).await;
     world.shutdown.intake.cancel();
     world.shutdown.work.cancel();
