@@ -129,7 +129,8 @@ impl Proxy {
         self.gate.let_pass();
     }
 
-    /// Cuts or holds one request or answer, once.
+    /// Cuts or holds one request or answer, once, while the answer to this call is kept.
+    #[must_use]
     pub fn on(&self, fault: Fault) -> Met {
         self.faults.expect(fault)
     }

@@ -40,7 +40,7 @@ async fn what_was_only_prefetched_is_never_counted() -> anyhow::Result<()> {
                 client.get(id).await?;
             }
             each_started_once(&stage, 1..=WAITING).await?;
-            assert_eq!(stage.starts(0)?, DEATHS + 1);
+            assert_eq!(stage.begun(ids[0]), DEATHS + 1);
             assert_eq!(stage.dead().await?, Vec::<Value>::new());
             Ok(())
         })
@@ -72,7 +72,7 @@ async fn a_message_that_kills_its_worker_is_stopped_and_its_chain_told() -> anyh
             }
             let _last = stage.worker("last@test", &[]).await?;
             ends_with_its_chain(&stage, &ids, &errback).await?;
-            assert_eq!(stage.starts(1)?, CAP + 1, "the cap and one more");
+            assert_eq!(stage.begun(ids[0]), CAP + 1, "the cap and one more");
             assert_eq!(stage.dead().await?.len(), 1);
             Ok(())
         })

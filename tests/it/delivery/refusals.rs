@@ -40,22 +40,23 @@ async fn keys_of_another_type_concern_their_tasks_alone() -> anyhow::Result<()> 
     stage
         .test(an_innocent_task_runs_once(&stage, async |client| {
             let mut redis = server.connect(0).await?;
-            let unstorable = super::fresh_id();
-            let key = format!("celery-task-meta-{unstorable}");
+            let overwritten = super::fresh_id();
+            let key = format!("celery-task-meta-{overwritten}");
             let () = cmd("LPUSH").arg(key).arg("a list").query_async(&mut redis).await?;
             let () = cmd("SET").arg("elsewhere").arg("no list").query_async(&mut redis).await?;
-            client.send("wire.echo", json!([1]), json!({"task_id": unstorable})).await?;
+            client.send("wire.echo", json!([1]), json!({"task_id": overwritten})).await?;
+            stage.said("task succeeded", &overwritten).await;
             let code = r#"return echo.apply_async((1,), link=echo.s().set(queue="elsewhere")).id"#;
             let unfollowed = client.eval(code).await?;
-            Ok(vec![unstorable, unfollowed.as_str().unwrap().to_owned()])
+            Ok(vec![unfollowed.as_str().unwrap().to_owned()])
         }))
         .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_rights_concern_their_tasks_alone() -> anyhow::Result<()> {
-    const USER: [&str; 2] = ["--user", "rwork on >secret ~celery* ~_kombu* ~unacked* ~rwork* &* +@all"];
-    let more = USER.map(str::to_owned).to_vec();
+    const USER: &str = "--user rwork on >secret ~celery* ~_kombu* ~unacked* ~rwork* &* +@all";
+    let more = USER.split(' ').map(str::to_owned).collect();
     let server =
         std::sync::Arc::new(rwork_tests::redis::RedisServer::start(Options { more, ..Options::default() })?);
     let url = format!("redis://rwork:secret@127.0.0.1:{}/0", server.port());

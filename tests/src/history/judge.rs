@@ -9,9 +9,9 @@ use std::time::Duration;
 use rwork_protocol::State;
 
 use super::{History, Line, Receipt};
-use excuses::explain;
 #[cfg(test)]
 use excuses::ACK_MS;
+use excuses::explain;
 
 /// Something that must not have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -71,7 +71,7 @@ impl Fault {
     }
 }
 
-/// Tells whether the fault has happened, and lets go what it holds.
+/// Tells whether the fault has happened, and lets go what it holds. Dropped before it has happened, it never will.
 #[derive(Debug)]
 pub struct Met {
     happened: watch::Receiver<bool>,
@@ -174,6 +174,8 @@ impl Faults {
     /// The fault that this request meets. It is met once.
     pub(super) fn meet(&self, request: &[u8]) -> Option<Arc<Shared>> {
         let mut faults = lock(&self.0);
+        // One whose handle was dropped is not expected any more.
+        faults.retain(|(_, shared)| Arc::strong_count(shared) > 1);
         let mut met = None;
         for (index, (fault, _)) in faults.iter_mut().enumerate() {
             if !contains(request, &fault.contains) {

@@ -67,11 +67,17 @@ impl Trouble {
     }
 }
 
+/// What became of an answer of which a part came.
+const CUT_SHORT: &str = "the connection was closed within an answer";
+/// The client's words for that, which has no kind for it.
+const END_OF_INPUT: &str = "end of input";
+
 /// In the words of the traits; `act` says what was being done, as in "failed to `act`".
 pub(crate) fn explain(url: &RedactedUrl, act: &str, error: RedisError) -> Error {
     match server_error(&error) {
         Some(said) => explain_server(url, act, &said, error),
-        None if error.kind() == ErrorKind::Parse => not_redis(url).into(),
+        // It has spoken Redis before: the connection ended within an answer.
+        None if error.kind() == ErrorKind::Parse => Failure::unreachable(url, CUT_SHORT, "").into(),
         None if error.is_io_error() => Failure::unreachable(url, io_words(&error), "").into(),
         None => Error::Act { act: format!("{act} at {url}"), retryable: false, source: Box::new(error) },
     }
@@ -117,6 +123,9 @@ pub(crate) fn unwelcome(url: &RedactedUrl, error: &RedisError) -> Failure {
     let Some(said) = server_error(error) else {
         return match error.kind() {
             ErrorKind::RESP3NotSupported => too_old(url, "one without RESP3"),
+            ErrorKind::Parse if error.to_string().contains(END_OF_INPUT) => {
+                Failure::unreachable(url, CUT_SHORT, "")
+            }
             ErrorKind::Parse => not_redis(url),
             _ => Failure::unreachable(
                 url,

@@ -87,7 +87,7 @@ impl Life {
         while came.len() < count {
             match self.consuming.consumer.receive(room(count - came.len())).await {
                 Ok(batch) => came.extend(batch),
-                Err(error) => came.extend(self.recover(error).await?),
+                Err(error) => came.extend(self.recover(error, &[]).await?),
             }
         }
         Ok(came)
@@ -96,6 +96,8 @@ impl Life {
     /// Commits until there is an answer.
     async fn commit(&self, commits: Vec<Commit>) -> Result<()> {
         let batch = self.consuming.batch(commits);
+        let receipts: Vec<Receipt> =
+            batch.commits.iter().filter_map(|commit| commit.ending.receipt()).collect();
         loop {
             match self.consuming.consumer.commit(&batch).await {
                 Ok(answers) => {
@@ -103,7 +105,7 @@ impl Life {
                     return Ok(());
                 }
                 Err(error) => {
-                    let fresh = self.recover(error).await?;
+                    let fresh = self.recover(error, &receipts).await?;
                     ensure!(fresh.is_empty(), "a commit took {fresh:?}");
                 }
             }
@@ -121,15 +123,15 @@ impl Life {
     }
 
     /// Asks what stands after an error, lets the late request come then, and returns deliveries whose taking was not
-    /// answered.
-    async fn recover(&self, error: Error) -> Result<Vec<Delivery>> {
+    /// answered. Those whose end was not answered may be gone.
+    async fn recover(&self, error: Error, unanswered: &[Receipt]) -> Result<Vec<Delivery>> {
         let is_lost = matches!(error, Error::Unreachable { .. } | Error::LeaseLost { .. });
         ensure!(is_lost || error.is_retryable(), "a lost line was told as {error:?}");
         let resumed = self.consuming.resume().await;
         let Resumed::Stands { fresh, gone } = resumed else {
             anyhow::bail!("it does not stand: {resumed:?}")
         };
-        ensure!(gone.is_empty(), "{gone:?} were lost with the line");
+        ensure!(gone.iter().all(|receipt| unanswered.contains(receipt)), "{gone:?} were lost with the line");
         // Nobody waits for it: its answer says no more than that it is stale.
         let _ = self.met.deliver();
         Ok(fresh)

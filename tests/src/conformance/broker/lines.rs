@@ -85,7 +85,6 @@ pub(super) async fn a_store_that_lost_all_says_so(site: &Site<'_>) -> Result<()>
     ensure!(resumed == Resumed::Forgotten, "expected `Forgotten`, got {resumed:?}");
     drop(held);
     // Nobody else has the message: what its run causes is committed without a fence, by a new consumer.
-    let broker = site.ground.connect(place).await?;
     let anew = Consuming::start(&broker, &[&queue]).await?;
     anew.done(vec![commit(Ending::Unfenced, numbered(&queue, 10..11))]).await?;
     let came = anew.receive(1).await?;

@@ -75,12 +75,16 @@ pub(super) async fn a_consumer_is_told_that_it_is_dead(site: &Site<'_>) -> Resul
     ensure!(matches!(renewed, Ok(false) | Err(Error::LeaseLost { .. })), "a dead one renewed: {renewed:?}");
     let received = sleeping.consumer.receive(room(1)).await;
     ensure!(matches!(received, Err(Error::LeaseLost { .. })), "a dead consumer received {received:?}");
-    let late = commit(Ending::Settle(lost.settle(Disposition::Ack)), numbered(&queue, 10..11));
-    let answers = sleeping.commit(vec![late]).await;
+    let outcome = commit(Ending::Settle(lost.settle(Disposition::Ack)), numbered(&queue, 10..11));
+    let answers = sleeping.commit(vec![outcome]).await;
     ensure!(matches!(answers, Err(Error::LeaseLost { .. })), "a dead consumer committed: {answers:?}");
     let resumed = sleeping.resume().await;
     ensure!(resumed == Resumed::Dead, "expected `Dead`, got {resumed:?}");
     sleeping.close().await?;
     quick.end(came, &Disposition::Ack).await?;
-    nothing_but_a_marker(&other, &quick, &queue).await
+    nothing_but_a_marker(&other, &quick, &queue).await?;
+    quick.close().await?;
+    // It begins anew, by the same connection.
+    let anew = Consuming::start(&late, &[&queue]).await?;
+    nothing_but_a_marker(&other, &anew, &queue).await
 }

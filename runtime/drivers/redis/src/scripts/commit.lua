@@ -39,7 +39,7 @@ end
 local bindings = at
 at = at + 1 + 3 * tonumber(ARGV[at])
 
-local items, with_records = {}, false
+local items, records_at, with_letters = {}, {}, false
 while at <= #ARGV do
   local kind = ARGV[at]
   local item = { kind = kind, tag = ARGV[at + 1], has_starts = ARGV[at + 2] == '1', own = at + 5 }
@@ -49,9 +49,13 @@ while at <= #ARGV do
   at = item.post
   for _ = 1, posts do at = at + (ARGV[at] == 'now' and 3 or 6) end
   item.last = at - 1
-  with_records = with_records or records > 0
+  for record = item.record, item.post - 1, 3 do records_at[#records_at + 1] = record end
+  with_letters = with_letters or kind == 'dead'
   items[#items + 1] = item
 end
+
+local ours = { [3] = 'set', [4] = 'hash', [5] = 'zset' }
+if with_letters then ours[6], ours[7], ours[8] = 'zset', 'hash', 'hash' end
 
 -- Looks at keys. A wrong type in a place of ours is for somebody to mend, and no item's fault.
 local types = {}
@@ -59,7 +63,7 @@ local function is(place, wanted)
   types[place] = types[place] or redis.call('TYPE', KEYS[place]).ok
   return types[place] == wanted or types[place] == 'none'
 end
-for place, wanted in pairs({ [3] = 'set', [4] = 'hash', [5] = 'zset', [6] = 'zset', [7] = 'hash', [8] = 'hash' }) do
+for place, wanted in pairs(ours) do
   if not is(place, wanted) then
     return redis.error_reply('ERR expected `' .. KEYS[place] .. '` to be a ' .. wanted .. ', found a ' .. types[place])
   end
@@ -113,24 +117,25 @@ end
 
 -- Looks at what stands in the places of records: a success is final. Values of other workers must be looked at by the caller.
 local current, unknown = {}, { '?' }
-if with_records then
+local function look(record, value)
+  -- Nothing, or a value of another type, which is no success: it is replaced.
+  if not value then return end
+  local place = tonumber(ARGV[record])
+  local seen = looked[place]
+  local is_success = string.sub(value, 1, 20) == '{"status": "SUCCESS"'
+  if seen and seen[2] == value then
+    is_success = seen[1]
+  elseif string.sub(value, 1, 12) ~= '{"status": "' then
+    unknown[#unknown + 1], unknown[#unknown + 2] = ARGV[record], value
+  end
+  current[place] = { is_success, #value }
+end
+if #records_at > 0 then
   enter(ARGV[4])
-  for _, item in ipairs(items) do
-    for record = item.record, item.post - 1, 3 do
-      local place = tonumber(ARGV[record])
-      local value = redis.pcall('GET', KEYS[place])
-      -- A value of another type is no success: it is replaced.
-      if type(value) == 'string' then
-        local seen = looked[place]
-        local is_success = string.sub(value, 1, 20) == '{"status": "SUCCESS"'
-        if seen and seen[2] == value then
-          is_success = seen[1]
-        elseif string.sub(value, 1, 12) ~= '{"status": "' then
-          unknown[#unknown + 1], unknown[#unknown + 2] = ARGV[record], value
-        end
-        current[place] = { is_success, #value }
-      end
-    end
+  for from = 1, #records_at, 900 do
+    local keys = {}
+    for nth = from, math.min(from + 899, #records_at) do keys[#keys + 1] = KEYS[tonumber(ARGV[records_at[nth]])] end
+    for nth, value in ipairs(redis.call('MGET', unpack(keys))) do look(records_at[from + nth - 1], value) end
   end
   leave(ARGV[4])
   if #unknown > 1 then return unknown end
@@ -206,7 +211,7 @@ local function store(item)
     told[#told + 1] = heard
   end
 end
-if with_records then
+if #records_at > 0 then
   enter(ARGV[4])
   for _, item in ipairs(items) do store(item) end
   leave(ARGV[4])

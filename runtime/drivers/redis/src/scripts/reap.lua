@@ -32,14 +32,20 @@ for i = 1, #dead, 2 do
     local is_its = is_own or score == '' or tonumber(score) * 1000 <= lease + 1
     local entry = is_its and redis.call('HGET', KEYS[2], tag)
     if entry then
-      found[#found + 1] = { tag, score, entry, redis.call('HGET', hash, 's:' .. tag) or '', tonumber(score) or 0 }
+      local starts = redis.call('HGET', hash, 's:' .. tag) or ''
+      local number = is_own and tonumber(string.sub(tag, #consumer + 2)) or 0
+      found[#found + 1] = { tag, score, entry, starts, tonumber(score) or 0, number }
       bytes = bytes - #entry
     else
       -- A peer restored or acked it.
       redis.call('SREM', key, tag)
     end
   end
-  table.sort(found, function(one, other) return one[5] > other[5] end)
+  -- Those of one take have one score; their numbers say the order.
+  table.sort(found, function(one, other)
+    if one[5] ~= other[5] then return one[5] > other[5] end
+    return one[6] > other[6]
+  end)
   for _, message in ipairs(found) do
     local n = #group
     group[n + 1], group[n + 2], group[n + 3], group[n + 4] = unpack(message, 1, 4)

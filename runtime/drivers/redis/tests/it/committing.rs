@@ -10,7 +10,7 @@ use crate::common::{Server, within};
 use crate::peers::*;
 
 fn id(number: usize) -> TaskId {
-    TaskId::new(&number.to_string()).unwrap()
+    TaskId::new(number.to_string()).unwrap()
 }
 
 fn record(number: usize, state: State, result: &str) -> Store {
