@@ -67,8 +67,8 @@ impl Act for Commit {
 
     fn committed(&mut self, answer: &Standing<Vec<Committed>>, consumers: &mut Consumers) {
         let (Standing::Ours(answers), Some(state)) = (answer, consumers.get_mut(self.owner)) else { return };
-        let ended = self.items.iter().flatten().zip(answers).filter_map(|(item, answer)| {
-            match (&item.ending, answer) {
+        let ended = self.items.iter().zip(answers).filter_map(|(item, answer)| {
+            match (&item.as_ref().ok()?.ending, answer) {
                 (ending, Committed::Lost) => ending.receipt(),
                 (Ending::Settle(settlement), Committed::Done) => Some(settlement.receipt),
                 _ => None,
@@ -127,6 +127,8 @@ impl Commit {
 fn settle(turn: &mut Turn<'_>, held: Held, owner: i64, how: &Disposition) -> rusqlite::Result<bool> {
     const DELETE: &str = "DELETE FROM msg WHERE seq = ?1 AND owner = ?2";
     let ours = [held.sequence, owner];
+    // As it was before it was taken, whether or not its start was written down.
+    let before = held.count.saturating_sub(1);
     let rows = match how {
         Disposition::Ack => return Ok(turn.prepare(DELETE)?.execute(ours)? > 0),
         Disposition::DeadLetter(reason) => {
@@ -134,7 +136,8 @@ fn settle(turn: &mut Turn<'_>, held: Held, owner: i64, how: &Disposition) -> rus
             return Ok(turn.prepare(DELETE)?.execute(ours)? > 0);
         }
         Disposition::Release => {
-            turn.prepare("UPDATE msg SET owner = NULL WHERE seq = ?1 AND owner = ?2")?.execute(ours)?
+            turn.prepare("UPDATE msg SET owner = NULL, tries = ?3 WHERE seq = ?1 AND owner = ?2")?
+                .execute(params![held.sequence, owner, before])?
         }
         Disposition::Requeue => turn
             .prepare(
@@ -144,8 +147,8 @@ fn settle(turn: &mut Turn<'_>, held: Held, owner: i64, how: &Disposition) -> rus
             .execute(params![held.sequence, owner, held.count])?,
         Disposition::Delay(until) => {
             let eta = Some(*until).filter(|until| *until > turn.now).map(Timestamp::as_micros);
-            turn.prepare("UPDATE msg SET owner = NULL, eta = ?3 WHERE seq = ?1 AND owner = ?2")?
-                .execute(params![held.sequence, owner, eta])?
+            turn.prepare("UPDATE msg SET owner = NULL, eta = ?3, tries = ?4 WHERE seq = ?1 AND owner = ?2")?
+                .execute(params![held.sequence, owner, eta, before])?
         }
     };
     turn.rings.messages |= rows > 0;

@@ -116,8 +116,14 @@ impl Act for Close {
             return Ok(());
         };
         let mut mark = turn.prepare("UPDATE msg SET redelivered = 1 WHERE seq = ?1 AND owner = ?2")?;
-        for held in self.started.iter().filter_map(|receipt| state.held(*receipt)) {
-            mark.execute([held.sequence, self.owner])?;
+        let mut uncount =
+            turn.prepare("UPDATE msg SET tries = ?3 WHERE seq = ?1 AND owner = ?2 AND tries > ?3")?;
+        for (receipt, held) in state.receipts() {
+            if self.started.contains(&receipt) {
+                mark.execute([held.sequence, self.owner])?;
+            } else {
+                uncount.execute([held.sequence, self.owner, i64::from(held.count) - 1])?;
+            }
         }
         let released = turn.prepare("UPDATE msg SET owner = NULL WHERE owner = ?1")?.execute([self.owner])?;
         turn.prepare("DELETE FROM session WHERE owner = ?1")?.execute([self.owner])?;
