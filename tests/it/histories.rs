@@ -42,7 +42,9 @@ async fn all(open: impl AsyncFn(u64) -> anyhow::Result<Real>) {
     for seed in seeds() {
         let real = open(seed).await.unwrap();
         if let Err(difference) = run(seed, real).await {
-            panic!("seed {seed}: {difference}\n\nagain: RWORK_HISTORY_SEED={seed} cargo test -p rwork-tests --test it histories");
+            panic!(
+                "seed {seed}: {difference}\n\nagain: RWORK_HISTORY_SEED={seed} cargo test -p rwork-tests --test it histories"
+            );
         }
     }
 }
@@ -62,7 +64,10 @@ async fn redis(seed: u64) -> anyhow::Result<Real> {
         options.transport.global_keyprefix = format!("history{seed}:");
         anyhow::Ok(Redis::connect(options).await?)
     };
-    Ok(Real { broker: Arc::new(connect(Role::Broker).await?), backend: Arc::new(connect(Role::Backend).await?) })
+    Ok(Real {
+        broker: Arc::new(connect(Role::Broker).await?),
+        backend: Arc::new(connect(Role::Backend).await?),
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

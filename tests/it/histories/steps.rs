@@ -134,7 +134,11 @@ async fn receive(history: &mut History) -> anyhow::Result<()> {
     for delivery in &deliveries {
         let is_first = history.seen.insert(delivery.message.body.to_vec());
         let number = number_of(&delivery.message.body);
-        if is_first && delivery.delivery_count == 1 && !delivery.redelivered && !history.delayed.contains(&number) {
+        if is_first
+            && delivery.delivery_count == 1
+            && !delivery.redelivered
+            && !history.delayed.contains(&number)
+        {
             let last = history.last_fresh.insert(delivery.queue.clone(), number);
             ensure!(last.is_none_or(|last| last < number), "message {number} came after {last:?}");
         }
@@ -146,7 +150,8 @@ async fn receive(history: &mut History) -> anyhow::Result<()> {
 
 /// The only argument of a message of ours.
 fn number_of(body: &[u8]) -> u64 {
-    let digits = body.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
+    let digits =
+        body.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
