@@ -2,6 +2,7 @@
 
 mod brokers;
 mod errors;
+mod guarantees;
 mod help;
 mod life;
 mod rabbitmq;

@@ -35,6 +35,10 @@ pub struct Commit {
 /// What a commit does to its delivery. All but [`Ending::Unfenced`] are fenced: where the delivery is not ours, nothing is
 /// changed and the answer is [`Committed::Lost`]; only records of a SUCCESS are stored, since those are final.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every ending settles: a box would be an allocation for each"
+)]
 pub enum Ending {
     /// Ends it.
     Settle(Settlement),

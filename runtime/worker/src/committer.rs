@@ -117,18 +117,10 @@ impl Committer {
             return Some(());
         }
         while open.iter().any(|commit| !commit.effects.records.is_empty()) {
-            // What is no success may only be stored while nobody can have reaped us.
-            let is_final = |store: &Store| store.record.status == State::Success;
-            if !open.iter().all(|commit| commit.effects.records.iter().all(is_final)) {
-                session.until_fresh().await.ok()?;
-            }
             let records = open.iter().flat_map(|commit| commit.effects.records.iter().cloned()).collect();
-            match self.shared.backend.store(records).await {
-                Ok(_) => {
-                    self.storing.over();
-                    open.iter_mut().for_each(|commit| commit.effects.records.clear());
-                }
-                Err(error) if blames_content(&error) => self.store_one_by_one(open).await,
+            match self.store(session, records).await? {
+                Ok(()) => open.iter_mut().for_each(|commit| commit.effects.records.clear()),
+                Err(error) if blames_content(&error) => self.store_one_by_one(session, open).await?,
                 Err(error) => sleep(self.storing.failed(&error)).await,
             }
         }
@@ -136,11 +128,11 @@ impl Committer {
     }
 
     /// One of them is to blame: each for itself, so that the others are not held up.
-    async fn store_one_by_one(&mut self, open: &mut [TaskCommit]) {
+    async fn store_one_by_one(&mut self, session: &Session, open: &mut [TaskCommit]) -> Option<()> {
         for commit in open {
             while !commit.effects.records.is_empty() {
-                match self.shared.backend.store(commit.effects.records.clone()).await {
-                    Ok(_) => commit.effects.records.clear(),
+                match self.store(session, commit.effects.records.clone()).await? {
+                    Ok(()) => commit.effects.records.clear(),
                     Err(error) if blames_content(&error) => {
                         self.refuse(commit, &Refusal { part: Part::Record, why: chain(&error) });
                     }
@@ -148,6 +140,17 @@ impl Committer {
                 }
             }
         }
+        Some(())
+    }
+
+    /// Stores records once. What is no success may only be stored while nobody can have reaped us. `None`: the consumer
+    /// ended.
+    async fn store(&mut self, session: &Session, records: Vec<Store>) -> Option<Result<(), Error>> {
+        if records.iter().any(|store| store.record.status != State::Success) {
+            session.until_fresh().await.ok()?;
+        }
+        let stored = self.shared.backend.store(records).await;
+        Some(stored.map(|_| self.storing.over()))
     }
 
     /// Commits what is left to be done at the broker. What is done is told; the rest is what is left.

@@ -52,16 +52,9 @@ pub(crate) async fn execute<E: Executor>(
 /// The task must not run: its delivery is not ours, or its start could not be written down.
 struct NotNow;
 
-/// What precedes the run: a renewal that is fresh, the early ack where the task wants it (`None` is left of the delivery
-/// then), the start of a message that may have begun before, and STARTED.
+/// What precedes the run: the early ack where the task wants it (`None` is left of the delivery then), the start of a
+/// message that may have begun before, STARTED, and last a renewal that is fresh, since all of that may have taken long.
 async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Option<Held>, NotNow> {
-    #[cfg(test)]
-    let is_hurried = request.parts.shared.errs(crate::sim::Mistake::StaleStart);
-    #[cfg(not(test))]
-    let is_hurried = false;
-    if !is_hurried {
-        until_fresh(&held).await?;
-    }
     let started = request.task.options().track_started.then(|| request.started()).flatten();
     let effects = Effects {
         records: started.into_iter().map(|record| request.store(record)).collect(),
@@ -90,6 +83,11 @@ async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Opt
     } else if !effects.records.is_empty() {
         send(request, request.step(effects)).await?;
     }
+    #[cfg(test)]
+    if request.parts.shared.errs(crate::sim::Mistake::StaleStart) {
+        return Ok(Some(held));
+    }
+    until_fresh(&held).await?;
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
     Ok(Some(held))
 }

@@ -26,6 +26,7 @@ pub(crate) async fn keep(session: Arc<Session>, lease: Option<Duration>) {
     let mut next = Instant::now() + every;
     while session.over().is_none() {
         tokio::select! {
+            biased;
             () = sleep_until(next) => {}
             () = session.renewal_wanted() => {}
         }

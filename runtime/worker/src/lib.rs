@@ -43,6 +43,7 @@ mod summary;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod watched;
 mod worker;
 
 pub use budget::BYTES_MAX;

@@ -92,12 +92,7 @@ impl Receiver {
     }
 
     /// Serves one consumer to its end; `None`: nobody listens.
-    async fn serve(
-        &mut self,
-        source: &Source,
-        stopped: &mut bool,
-        room: &mut Option<Room>,
-    ) -> Option<Over> {
+    async fn serve(&mut self, source: &Source, stopped: &mut bool, room: &mut Option<Room>) -> Option<Over> {
         let mut keeper = JoinSet::new();
         let lease = self.shared.broker.capabilities().ownership.lease();
         if self.shared.renews() {

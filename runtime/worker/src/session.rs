@@ -10,11 +10,12 @@ use std::time::Duration;
 use rwork_broker::{
     Batch, Commit, Committed, Consumer, Delivery, Ending, Error, Ownership, Receipt, Resumed, Room,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::outage::{Outage, chain};
+use crate::watched::Watched;
 
 /// How a consumer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +44,11 @@ pub(crate) struct Session {
     clock: Arc<dyn Clock>,
     /// What keeps its deliveries ours.
     ownership: Ownership,
-    standing: watch::Sender<Standing>,
+    standing: Watched<Standing>,
     /// What led to the trouble, until somebody has told it. Held for one move.
     trouble: Mutex<Option<Error>>,
     /// When the last renewal that was answered had been asked for, by the clock that counts suspends.
-    renewed: watch::Sender<Duration>,
+    renewed: Watched<Duration>,
     /// Rung when a renewal is wanted at once.
     wanted: Notify,
     /// Number of the last batch.
@@ -66,9 +67,9 @@ impl Session {
             consumer,
             clock,
             ownership,
-            standing: watch::Sender::new(Standing::Stands),
+            standing: Watched::new(Standing::Stands),
             trouble: Mutex::default(),
-            renewed: watch::Sender::new(asked),
+            renewed: Watched::new(asked),
             wanted: Notify::new(),
             number: AtomicU64::new(0),
         }
@@ -76,7 +77,7 @@ impl Session {
 
     /// How it stands now.
     pub(crate) fn standing(&self) -> Standing {
-        *self.standing.borrow()
+        self.standing.get()
     }
 
     pub(crate) fn over(&self) -> Option<Over> {
@@ -100,20 +101,12 @@ impl Session {
     }
 
     async fn until(&self, wanted: impl Fn(Standing) -> bool) -> Standing {
-        let mut standing = self.standing.subscribe();
-        // The sender lives as long as we do.
-        standing.wait_for(|now| wanted(*now)).await.map_or(Standing::Troubled, |now| *now)
+        self.standing.until(wanted).await
     }
 
     /// Its line was lost, or the store refuses it: whoever receives resumes it. `error` is told then.
     pub(crate) fn trouble(&self, error: Error) {
-        let begins = self.standing.send_if_modified(|standing| {
-            let begins = *standing == Standing::Stands;
-            if begins {
-                *standing = Standing::Troubled;
-            }
-            begins
-        });
+        let begins = self.standing.update(|now| (now == Standing::Stands).then_some(Standing::Troubled));
         if begins {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
@@ -135,7 +128,7 @@ impl Session {
             Resumed::Dead => Standing::Over(Over::Dead),
             Resumed::Forgotten => Standing::Over(Over::Forgotten),
         };
-        self.standing.send_replace(standing);
+        self.standing.update(|_| Some(standing));
         Ok(resumed)
     }
 
@@ -254,16 +247,12 @@ impl Session {
     }
 
     fn note_renewed(&self, asked: Duration) {
-        self.renewed.send_if_modified(|renewed| {
-            let is_later = asked > *renewed;
-            *renewed = asked.max(*renewed);
-            is_later
-        });
+        self.renewed.update(|renewed| (asked > renewed).then_some(asked));
     }
 
     /// Whether a renewal that was asked for within the last lease has been answered: nobody can have reaped us.
     pub(crate) fn is_fresh(&self) -> bool {
-        let renewed = *self.renewed.borrow();
+        let renewed = self.renewed.get();
         self.ownership.lease().is_none_or(|lease| self.clock.boot().saturating_sub(renewed) < lease)
     }
 
@@ -272,22 +261,18 @@ impl Session {
     /// # Errors
     /// When the consumer has ended.
     pub(crate) async fn until_fresh(&self) -> Result<(), Over> {
-        // What each start asks.
-        if self.over().is_none() && self.is_fresh() {
-            return Ok(());
-        }
-        let mut renewed = self.renewed.subscribe();
         loop {
+            let renewed = self.renewed.get();
             if let Some(over) = self.over() {
                 return Err(over);
             }
-            renewed.mark_unchanged();
             if self.is_fresh() {
                 return Ok(());
             }
             self.wanted.notify_one();
             tokio::select! {
-                _ = renewed.changed() => {}
+                biased;
+                _ = self.renewed.until(|now| now != renewed) => {}
                 _ = self.until(|standing| matches!(standing, Standing::Over(_))) => {}
             }
         }

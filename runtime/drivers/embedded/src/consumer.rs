@@ -55,7 +55,7 @@ impl EmbeddedConsumer {
     }
 
     fn item(&self, commit: &Commit) -> Result<Item, Refusal> {
-        let refused = |part| move |error: Error| Refusal { part, why: one_line(&error) };
+        let refused = |part| move |error: Error| Refusal { part, why: error::one_line(&error) };
         let records = commit.records.iter().map(|store| self.inner.entry(store));
         let posts = commit.publish.iter().map(|publish| self.inner.post(publish.clone()));
         Ok(Item {
@@ -69,8 +69,14 @@ impl EmbeddedConsumer {
 #[async_trait]
 impl Consumer for EmbeddedConsumer {
     async fn resume(&self) -> Result<Resumed, Error> {
-        let presence = Arc::clone(&self.presence);
-        self.inner.blocking(move || presence.restore()).await?;
+        let (presence, files, file) = (Arc::clone(&self.presence), self.inner.files.clone(), self.file);
+        let stands = move || {
+            let stands = files.id().is_ok_and(|id| id == file);
+            if stands { presence.restore().map(|()| true) } else { Ok(false) }
+        };
+        if !self.inner.blocking(stands).await? {
+            return Ok(Resumed::Forgotten);
+        }
         let mut differences = match self.inner.act(Resume { owner: self.owner }).await? {
             Standing::Ours(differences) => differences,
             Standing::Dead => return Ok(Resumed::Dead),
@@ -124,7 +130,11 @@ impl Consumer for EmbeddedConsumer {
     async fn close(&self, started: &[Receipt]) -> Result<(), Error> {
         self.inner.act(Close { owner: self.owner, started: started.to_vec() }).await?;
         let presence = Arc::clone(&self.presence);
-        self.inner.blocking(move || Ok(presence.remove())).await
+        let remove = move || {
+            presence.remove();
+            Ok(())
+        };
+        self.inner.blocking(remove).await
     }
 }
 
@@ -138,18 +148,6 @@ impl Inner {
             tokio::task::spawn_blocking(act).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         done.map_err(|error| Failure::from(error).explain(&self.url, "lock a consumer's file"))
     }
-}
-
-/// An error and its causes.
-fn one_line(error: &Error) -> String {
-    let mut line = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    line
 }
 
 /// Takes the wish back when the call ends, cancelled or not.

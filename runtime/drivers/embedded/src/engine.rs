@@ -7,9 +7,11 @@
 //! asked, the bell rings, or a message is due. A process that consumes looks for dead consumers once a second.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Transaction, TransactionBehavior};
+use rwork_protocol::service::Error;
 
 use crate::acts::take::{self, NextWork, Take};
 use crate::acts::{Ended, Job, Turn, result, session};
@@ -19,6 +21,7 @@ use crate::error::{self, Failure};
 use crate::inbox::Inbox;
 use crate::opening::{Opened, Opener};
 use crate::reaper::Reaper;
+use crate::schema;
 
 /// Acts in one transaction. More would make other processes wait longer, and gains nothing.
 const JOBS_MAX: usize = 64;
@@ -27,6 +30,9 @@ const JOBS_MAX: usize = 64;
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two sweeps while expired results are left.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// A folder's files are not deleted in one step: the new file is made when the old ones are gone.
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) type Jobs = Inbox<Box<dyn Job>>;
 
@@ -114,8 +120,7 @@ impl Engine {
 
     /// Opens the path again when the file is not there any more.
     fn follow_file(&mut self) {
-        let id = self.opener.files.id();
-        if id.is_ok_and(|id| id == self.file.id) {
+        if self.opener.files.id().is_ok_and(|id| id == self.file.id) {
             self.lost = None;
             return;
         }
@@ -124,15 +129,18 @@ impl Engine {
             tracing::error!(%url, "the database file was deleted or replaced while it was in use: all that was in it is lost");
         }
         self.consumers.forget(|| error::moved(url, None));
-        match self.opener.open() {
-            Ok(file) => {
-                tracing::warn!(%url, "going on with the file that is there now");
-                (self.file, self.lost) = (file, None);
-                // Its reader follows.
-                self.opener.reads.ring();
-            }
-            Err(error) => self.lost = Some(error.to_string()),
-        }
+        schema::leave(&self.file.db);
+        thread::sleep(SETTLE_PAUSE);
+        let opened = self.opener.open(self.file.log);
+        self.lost = opened.and_then(|file| self.go_on(file)).err().map(|error| error::one_line(&error));
+    }
+
+    fn go_on(&mut self, file: Opened) -> Result<(), Error> {
+        let url = &self.opener.url;
+        self.opener.hand_over().map_err(|error| Failure::from(error).explain(url, "open the database"))?;
+        self.file = file;
+        tracing::warn!(%url, "going on with the file that is there now");
+        Ok(())
     }
 
     /// Runs the jobs and answers each; false when one failed.

@@ -120,6 +120,18 @@ pub(crate) fn moved(url: &RedactedUrl, why: Option<&str>) -> Error {
     Error::Unreachable { url: url.clone(), source: Box::new(Hinted { what, hint }) }
 }
 
+/// An error and its causes.
+pub(crate) fn one_line(error: &Error) -> String {
+    let mut line = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}
+
 /// The error of a handle whose threads have ended.
 pub(crate) fn closed(url: &RedactedUrl) -> Error {
     Error::Closed { name: url.to_string() }

@@ -13,7 +13,7 @@ use crate::error;
 /// Messages and results may be confidential: only the owner reads them.
 pub(crate) const MODE: u32 = 0o600;
 /// The same of a folder.
-pub(crate) const FOLDER_MODE: u32 = 0o700;
+const FOLDER_MODE: u32 = 0o700;
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -66,28 +66,53 @@ impl Files {
 
     /// The database file that stands at the path now.
     pub(crate) fn id(&self) -> io::Result<FileId> {
-        fs::metadata(&self.database).map(|found| FileId(found.dev(), found.ino()))
+        id_at(&self.database)
     }
 
-    /// Makes the folder where it is missing.
-    pub(crate) fn create_folder(&self, url: &RedactedUrl) -> Result<(), Error> {
+    /// SQLite's log that stands beside the path now.
+    pub(crate) fn log_id(&self) -> Option<FileId> {
+        id_at(&self.log).ok()
+    }
+
+    /// Deletes the log of a database that is gone, so that it is not taken for that of the next one: `old`, or whichever
+    /// stands beside a missing file. Call it while the lock is held.
+    pub(crate) fn discard_log(&self, old: Option<FileId>) {
+        let stale = !self.database.exists() || old.is_some() && self.log_id() == old;
+        for path in [&self.log, &self.index].into_iter().filter(|_| stale) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "failed to delete the log of a database that is gone");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes the folder where it is missing, and that of the consumers while there is room on the disk.
+    pub(crate) fn create_folders(&self, url: &RedactedUrl) -> Result<(), Error> {
         if self.database.is_dir() {
             return Err(error::refused(url, "it is a directory", "name a file in it, such as `rwork.db`"));
         }
         let folder = self.folder();
-        fs::create_dir_all(folder).map_err(|error| error::open_failed(url, folder, error))
+        fs::create_dir_all(folder).map_err(|error| error::open_failed(url, folder, error))?;
+        create_private(&self.consumers).map_err(|error| error::open_failed(url, &self.consumers, error))
     }
 
     /// Makes an empty database file where there is none, readable by the owner only; SQLite gives its own files the
-    /// same mode. The folder of the consumers too, while there is room on the disk.
+    /// same mode.
     pub(crate) fn create(&self, url: &RedactedUrl) -> Result<(), Error> {
         open(&self.database).map_err(|error| error::open_failed(url, &self.database, error))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(&self.consumers)
-            .map_err(|error| error::open_failed(url, &self.consumers, error))
+        Ok(())
     }
+}
+
+fn id_at(path: &Path) -> io::Result<FileId> {
+    fs::metadata(path).map(|found| FileId(found.dev(), found.ino()))
+}
+
+/// Makes a folder with mode 0700 where there is none.
+pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
 }
 
 /// Opens a file for reading and writing, made with mode 0600 when missing.

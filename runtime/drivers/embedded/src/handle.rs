@@ -79,12 +79,13 @@ impl Inner {
             url: self.url.clone(),
             writes: Arc::clone(&self.writes),
             reads: Arc::clone(&self.reads),
+            handover: Arc::default(),
         };
-        let opened = opener.open()?;
+        let opened = opener.open(None)?;
         let reading = opener
             .open_reader()
             .map_err(|error| Failure::from(error).explain(&self.url, "open the database"))?;
-        let reader = Reader::new(reading, opened.id, opener.clone());
+        let reader = Reader::new(reading, opener.clone());
         let engine = Engine::new(opened, opener);
         // From here on dropping `self` ends the threads.
         spawn("rwork-db-write", move || engine.run(), &self.url)?;

@@ -1,8 +1,11 @@
 //! The lock around each write transaction, and the process that holds it.
 //!
 //! It comes before SQLite's own lock, so that moving the write-ahead log into the file happens under it too. Waiting ends
-//! at a deadline: a process that was stopped while it holds the lock must not stop every other without a word.
+//! at a deadline: a process that was stopped while it holds the lock must not stop every other without a word. So it is
+//! tried for again and again, which alone would starve the unlucky. Therefore a process that waits shows it by a shared
+//! lock on the consumers' folder, and whoever unlocks and sees one leaves the next turn to others.
 
+use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -15,10 +18,10 @@ use rusqlite::ErrorCode;
 use crate::error::Failure;
 use crate::files::{self, Files};
 
-/// Pause before the second try: less than a short turn of another process.
-const PAUSE_MIN: Duration = Duration::from_micros(50);
-/// Longest pause between two tries: a waiting thread costs next to nothing, and a free lock is found at once.
-const PAUSE_MAX: Duration = Duration::from_micros(500);
+/// Pause between two tries. It costs a waiting thread some percent of a core, for as long as another's turn takes.
+const TRY_PAUSE: Duration = Duration::from_micros(50);
+/// Left to those who wait: two or three of their tries, as the kernel rounds such short pauses up.
+const YIELD_PAUSE: Duration = Duration::from_micros(250);
 /// SQLite's lock on the index of its log that only a writer holds (`WAL_WRITE_LOCK`), as an offset in that file.
 const SQLITE_WRITE_LOCK: &str = "120";
 
@@ -26,33 +29,65 @@ const SQLITE_WRITE_LOCK: &str = "120";
 #[derive(Debug)]
 pub(crate) struct FairLock {
     file: File,
+    /// The consumers' folder: locked, shared, by who waits.
+    queue: File,
     path: PathBuf,
     /// SQLite's index of its log, which carries its own lock.
     index: PathBuf,
     patience: Duration,
+    /// The next turn is others' until then.
+    yield_until: Cell<Option<Instant>>,
 }
 
 impl FairLock {
     /// `patience`: how long [`FairLock::hold`] tries.
     pub(crate) fn open(files: &Files, patience: Duration) -> io::Result<Self> {
-        let file = files::open(&files.lock)?;
-        Ok(Self { file, path: files.lock.clone(), index: files.index.clone(), patience })
+        Ok(Self {
+            file: files::open(&files.lock)?,
+            queue: File::open(&files.consumers)?,
+            path: files.lock.clone(),
+            index: files.index.clone(),
+            patience,
+            yield_until: Cell::new(None),
+        })
     }
 
     /// Waits for the lock until the deadline; blocks the thread.
     pub(crate) fn hold(&self) -> Result<Held<'_>, Failure> {
+        if let Some(until) = self.yield_until.take() {
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+        if self.try_hold()? {
+            return Ok(Held(self));
+        }
+        // It may fail at the moment when another looks for who waits; that costs a turn.
+        let _waiting = Waiting(self.queue.try_lock_shared().is_ok().then_some(&self.queue));
         let began = Instant::now();
-        let mut pause = PAUSE_MIN;
-        loop {
-            match self.file.try_lock() {
-                Ok(()) => return Ok(Held(&self.file)),
-                Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Interrupted => {
-                    return Err(error.into());
-                }
-                Err(_) if began.elapsed() >= self.patience => return Err(self.busy()),
-                Err(_) => thread::sleep(pause),
+        while began.elapsed() < self.patience {
+            thread::sleep(TRY_PAUSE);
+            if self.try_hold()? {
+                return Ok(Held(self));
             }
-            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        Err(self.busy())
+    }
+
+    fn try_hold(&self) -> io::Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn release(&self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::error!(%error, "failed to release the lock beside the embedded database");
+        }
+        let nobody_waits =
+            self.queue.try_lock().and_then(|()| self.queue.unlock().map_err(TryLockError::Error));
+        if matches!(nobody_waits, Err(TryLockError::WouldBlock)) {
+            self.yield_until.set(Some(Instant::now() + YIELD_PAUSE));
         }
     }
 
@@ -77,12 +112,21 @@ impl FairLock {
 
 /// The lock, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held<'a>(&'a File);
+pub(crate) struct Held<'a>(&'a FairLock);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::error!(%error, "failed to release the lock beside the embedded database");
+        self.0.release();
+    }
+}
+
+/// The mark of a process that waits, until it is dropped.
+struct Waiting<'a>(Option<&'a File>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.map(File::unlock) {
+            tracing::error!(%error, "failed to release the lock on the consumers' folder");
         }
     }
 }
@@ -144,6 +188,7 @@ mod tests {
     fn a_lock_that_cannot_be_had_ends_in_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::beside(&folder.path().join("rwork.db"));
+        fs::create_dir(&files.consumers).unwrap();
         let patience = Duration::from_millis(5);
         let (first, second) =
             (FairLock::open(&files, patience).unwrap(), FairLock::open(&files, patience).unwrap());

@@ -1,6 +1,6 @@
 //! One opened file, with everything beside it that the writing thread needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use rwork_protocol::service::{Error, RedactedUrl};
@@ -24,6 +24,8 @@ pub(crate) struct Opener {
     pub(crate) url: RedactedUrl,
     pub(crate) writes: Arc<Jobs>,
     pub(crate) reads: Arc<Asks>,
+    /// A connection to a new file, on its way to the reading thread. Held for one move by either side.
+    pub(crate) handover: Arc<Mutex<Option<Connection>>>,
 }
 
 /// The file.
@@ -34,15 +36,17 @@ pub(crate) struct Opened {
     pub(crate) bells: Bells,
     pub(crate) space: Space,
     pub(crate) id: FileId,
+    /// SQLite's log of it.
+    pub(crate) log: Option<FileId>,
     /// `None`: no watch could be had, waiting is slower.
     _ear: Option<Ear>,
 }
 
 impl Opener {
-    /// Opens the file for writing, made with its folders when missing.
-    pub(crate) fn open(&self) -> Result<Opened, Error> {
+    /// Opens the file for writing, made with its folders when missing. `old_log` is that of a file that stood there before.
+    pub(crate) fn open(&self, old_log: Option<FileId>) -> Result<Opened, Error> {
         let Self { files, options, url, .. } = self;
-        files.create_folder(url)?;
+        files.create_folders(url)?;
         self.refuse_network()?;
         let explain = |failure: Failure| failure.explain(url, "open the database");
         let lock = FairLock::open(files, options.busy_timeout)
@@ -50,6 +54,7 @@ impl Opener {
         let (db, id) = {
             // Two processes must not both make the schema.
             let _held = lock.hold().map_err(explain)?;
+            files.discard_log(old_log);
             files.create(url)?;
             let db = schema::open_writer(&files.database, &lock, options, url)?;
             (db, files.id().map_err(|error| error::open_failed(url, &files.database, error))?)
@@ -57,12 +62,20 @@ impl Opener {
         let bells = Bells::open(files).map_err(|error| error::open_failed(url, &files.bell, error))?;
         let mut space = Space::new(files.clone(), options.ballast_bytes);
         space.prepare(&db);
-        Ok(Opened { db, lock, bells, space, id, _ear: self.listen() })
+        Ok(Opened { db, lock, bells, space, id, log: files.log_id(), _ear: self.listen() })
     }
 
     /// A connection that only reads; the schema must be made.
     pub(crate) fn open_reader(&self) -> rusqlite::Result<Connection> {
         schema::open_reader(&self.files.database, &self.options)
+    }
+
+    /// Has the reading thread go on with the file that was opened; it must not open a new file before the writing thread.
+    pub(crate) fn hand_over(&self) -> rusqlite::Result<()> {
+        let reader = self.open_reader()?;
+        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        self.reads.ring();
+        Ok(())
     }
 
     fn refuse_network(&self) -> Result<(), Error> {

@@ -4,13 +4,13 @@
 //! when the process dies and never before, however long the process is stopped or starved: a row whose file is free
 //! belongs to the dead.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::files::{FOLDER_MODE, MODE};
+use crate::files::{self, MODE};
 
 /// Tries to make a file that nobody removes before it is locked.
 const TRIES_MAX: usize = 8;
@@ -37,7 +37,7 @@ pub(crate) enum Sign {
 impl Presence {
     /// Makes the file of a new consumer and locks it.
     pub(crate) fn take(folder: &Path, owner: i64) -> io::Result<Self> {
-        make_folder(folder)?;
+        files::create_private(folder)?;
         let path = folder.join(owner.to_string());
         let file = lock_new(&path)?;
         Ok(Self { path, file: Mutex::new(file) })
@@ -54,7 +54,7 @@ impl Presence {
         if self.stands() {
             return Ok(());
         }
-        self.path.parent().map_or(Ok(()), make_folder)?;
+        self.path.parent().map_or(Ok(()), files::create_private)?;
         let file = lock_new(&self.path)?;
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
         Ok(())
@@ -100,10 +100,6 @@ fn probe(path: PathBuf) -> io::Result<Sign> {
         Err(TryLockError::WouldBlock) => Ok(Sign::Alive),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
 }
 
 /// Makes and locks a file. Between the two steps another process may take it for a dead one's and delete it.

@@ -4,13 +4,12 @@
 //! It also looks after those who wait for results, when the results' bell rings.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::engine::LOOK_INTERVAL;
-use crate::files::FileId;
 use crate::inbox::Inbox;
 use crate::opening::Opener;
 use crate::schema;
@@ -45,8 +44,6 @@ impl fmt::Debug for Question {
 #[derive(Debug)]
 pub(crate) struct Reader {
     db: Connection,
-    /// The file that is read.
-    id: FileId,
     opener: Opener,
     inbox: Arc<Asks>,
     watches: Vec<Watched>,
@@ -56,9 +53,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(db: Connection, id: FileId, opener: Opener) -> Self {
+    pub(crate) fn new(db: Connection, opener: Opener) -> Self {
         let inbox = Arc::clone(&opener.reads);
-        Self { db, id, opener, inbox, watches: Vec::new(), stale: false, rest_until: Instant::now() }
+        Self { db, opener, inbox, watches: Vec::new(), stale: false, rest_until: Instant::now() }
     }
 
     /// Works until the inbox is closed and empty.
@@ -78,7 +75,12 @@ impl Reader {
                 return;
             }
             self.follow_file();
-            self.stale |= woken.rung || looked.elapsed() >= LOOK_INTERVAL;
+            if !self.watches.is_empty() && looked.elapsed() >= LOOK_INTERVAL {
+                self.stale = true;
+                // It looks whether the file is still there.
+                self.opener.writes.ring();
+            }
+            self.stale |= woken.rung;
             for question in woken.items {
                 self.answer(question);
             }
@@ -88,17 +90,12 @@ impl Reader {
         }
     }
 
-    /// Reads the file that stands at the path now, once the writing thread has made it.
+    /// Reads the file that the writing thread has opened anew.
     fn follow_file(&mut self) {
-        let id = self.opener.files.id();
-        if id.as_ref().is_ok_and(|id| *id == self.id) {
-            return;
-        }
-        self.opener.writes.ring();
-        if let (Ok(id), Ok(db)) = (id, self.opener.open_reader())
-            && schema::is_current(&db)
-        {
-            (self.db, self.id, self.stale) = (db, id, true);
+        let new = self.opener.handover.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(db) = new {
+            schema::leave(&self.db);
+            (self.db, self.stale) = (db, true);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rwork_protocol::service::{Error, RedactedUrl};
 
@@ -92,10 +93,11 @@ pub(crate) fn open_reader(path: &Path, options: &Options) -> rusqlite::Result<Co
     Ok(db)
 }
 
-/// Whether the schema is made; false in a file that another process is about to set up.
-pub(crate) fn is_current(db: &Connection) -> bool {
-    let version = db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    version.is_ok_and(|version| usize::try_from(version) == Ok(MIGRATIONS.len()))
+/// Has a connection to a file that is gone close without a trace: what it would tidy up stands beside another file now.
+pub(crate) fn leave(db: &Connection) {
+    if let Err(error) = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::debug!(%error, "failed to leave a database that is gone");
+    }
 }
 
 fn connect(path: &Path, options: &Options) -> rusqlite::Result<Connection> {

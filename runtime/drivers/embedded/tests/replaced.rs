@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusqlite::Connection;
 use rwork_broker::{
     Batch, Broker, Commit, Committed, Consume, Consumer, Disposition, Ending, Error, Publish, Resumed, Room,
     Route,
@@ -86,7 +87,8 @@ async fn all_files_deleted_are_noticed() {
     check(|path| {
         for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+            // The process that notices may be quicker.
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
     })
     .await;
@@ -96,12 +98,9 @@ async fn all_files_deleted_are_noticed() {
 async fn a_replaced_file_is_noticed() {
     check(|path| {
         let other = path.with_file_name("other.db");
-        drop(open(&other));
-        // The log of the old file does not belong to the new one.
-        let log = |end: &str| path.with_file_name(format!("rwork.db-{end}"));
+        Connection::open(&other).unwrap().execute_batch(include_str!("first_edition.sql")).unwrap();
+        // With the old log beside it.
         fs::rename(&other, path).unwrap();
-        fs::remove_file(log("wal")).unwrap();
-        fs::remove_file(log("shm")).unwrap();
     })
     .await;
 }

@@ -61,7 +61,8 @@ impl Broker for ModelBroker {
         if is_lost {
             return Err(unreachable_error());
         }
-        let refused = |why: String| Error::Act { act: "publish".into(), retryable: false, source: why.into() };
+        let refused =
+            |why: String| Error::Act { act: "publish".into(), retryable: false, source: why.into() };
         Ok(answers.into_iter().map(|answer| answer.map_err(refused)).collect())
     }
 

@@ -65,7 +65,11 @@ impl ModelConsumer {
         error
     }
 
-    async fn enter<C: rwork_model::Call>(&self, act: &'static str, call: impl FnOnce() -> C) -> Result<Through, Error> {
+    async fn enter<C: rwork_model::Call>(
+        &self,
+        act: &'static str,
+        call: impl FnOnce() -> C,
+    ) -> Result<Through, Error> {
         match self.handle.world.enter(self.handle.worker, Way::Broker, act).await {
             Passage::Through(through) => Ok(through),
             Passage::Fails(error) => Err(error),
@@ -159,8 +163,8 @@ impl Consumer for ModelConsumer {
         }
         let call = locked(&self.driver).resume(token);
         let resumed = world.apply(&call)?;
-        if let Some(life) = world.lock().consumers.get_mut(&self.id()).filter(|_| resumed != Resumed::Dead) {
-            life.is_troubled = false;
+        if resumed != Resumed::Dead {
+            world.lock().relieve(self.id());
         }
         if through.is_lost {
             through.leave().await;
@@ -173,7 +177,9 @@ impl Consumer for ModelConsumer {
             life.renewed = life.renewed.max(asked);
         }
         Ok(match resumed {
-            Resumed::Stands { fresh, gone } => Resumed::Stands { fresh: world.marked(self.id(), fresh), gone },
+            Resumed::Stands { fresh, gone } => {
+                Resumed::Stands { fresh: world.marked(self.id(), fresh), gone }
+            }
             over => over,
         })
     }
@@ -232,6 +238,8 @@ impl Consumer for ModelConsumer {
                 failed();
                 return Err(error);
             }
+            // Without a lease it is a look at the only connection.
+            Passage::Cut(_) if self.is_connection() => return Err(self.lose()),
             Passage::Cut(late) => {
                 failed();
                 if let Some(after) = late {
@@ -245,9 +253,7 @@ impl Consumer for ModelConsumer {
         }
         let call = locked(&self.driver).renew();
         let renewed = world.apply(&call)?;
-        if let Some(life) = world.lock().consumers.get_mut(&self.id()) {
-            life.is_troubled = false;
-        }
+        world.lock().relieve(self.id());
         if through.is_lost {
             through.leave().await;
             failed();

@@ -32,7 +32,8 @@ impl World {
             let (now, instant, at) = (self.now(), Instant::now(), self.elapsed());
             let mut state = self.lock();
             let mut changed = state.store.pass_time(now);
-            let (arrived, late) = std::mem::take(&mut state.late).into_iter().partition(|(at, _)| *at <= instant);
+            let (arrived, late) =
+                std::mem::take(&mut state.late).into_iter().partition(|(at, _)| *at <= instant);
             state.late = late;
             let arrived: Vec<_> = arrived;
             for (_, call) in arrived {
@@ -92,7 +93,7 @@ impl World {
             let length = Duration::from_millis(state.rng.u64(500..40_000));
             let worker = state.some_worker();
             let loses = state.rng.u32(0..8) == 0;
-            let loss = if loses && self.stormy() { state.weather.loss.take() } else { None };
+            let loss = if loses && !state.is_over { state.weather.loss.take() } else { None };
             drop(state);
             if let Some(loss) = loss {
                 self.lose_data(loss);
@@ -152,7 +153,9 @@ impl World {
         for driver in lives {
             let mut copy = locked(&driver).clone();
             let resumed = self.apply(&copy.resume(Token(self.number())));
-            self.trace(|| format!("a copy of worker {worker} resumes {:?}: {resumed:?}", copy.line().consumer));
+            self.trace(|| {
+                format!("a copy of worker {worker} resumes {:?}: {resumed:?}", copy.line().consumer)
+            });
         }
     }
 

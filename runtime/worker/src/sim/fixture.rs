@@ -15,7 +15,7 @@ use super::broker::ModelBroker;
 use super::executor::{ModelExecutor, ModelTask};
 use super::ledger::Run;
 use super::tasks;
-use super::world::{World, WorkerClock};
+use super::world::{WorkerClock, World};
 use crate::budget::Budget;
 use crate::commit::{Held, TaskCommit};
 use crate::intake::{Arrived, Source};
@@ -47,9 +47,9 @@ impl Bench {
     pub(crate) async fn with(change: impl FnOnce(&mut WorkerConfig)) -> Self {
         let world = World::calm();
         let (commits, inbox) = mpsc::channel(16);
-        let WorkerParts { broker, backend, executor, clock, rng, renewals, config } = parts(&world, 4, change);
-        let options =
-            Consume { queues: config.queues.clone(), name: config.node.clone(), unsettled_max: 16 };
+        let WorkerParts { broker, backend, executor, clock, rng, renewals, config } =
+            parts(&world, 4, change);
+        let options = Consume { queues: config.queues.clone(), name: config.node.clone(), unsettled_max: 16 };
         let consumer = broker.consume(options).await.unwrap();
         let (asked, ownership) = (clock.boot(), broker.capabilities().ownership);
         let session = Arc::new(Session::new(consumer, Arc::clone(&clock), ownership, asked));

@@ -1,6 +1,6 @@
 //! What happened to every message: the account that the promises are checked against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rwork_broker::{Reason, Receipt};
 use rwork_model::{ConsumerId, Event, How, Serial, Store};
@@ -103,6 +103,9 @@ pub(super) struct Ledger {
     pub(super) history: BTreeMap<TaskId, Vec<State>>,
     /// Messages whose own success is stored.
     successes: Vec<Serial>,
+    /// Tasks of which a record was written in the name of a delivery that had been taken away. Where results are kept
+    /// elsewhere nothing tells such a record from a later one: it does not say which attempt it is of.
+    pub(super) overtaken: BTreeSet<TaskId>,
     pub(super) lost_data: bool,
 }
 
@@ -115,6 +118,7 @@ impl Ledger {
             deliveries_max,
             history: BTreeMap::new(),
             successes: Vec::new(),
+            overtaken: BTreeSet::new(),
             lost_data: false,
         }
     }
@@ -158,7 +162,8 @@ impl Ledger {
         let Some(message) = store.message(serial) else { return };
         let fenced_by = by.and_then(|(consumer, receipt)| Some((consumer, receipt?)));
         let parent = fenced_by.and_then(|(consumer, receipt)| self.serial_of(consumer, receipt));
-        let shaken_parent = parent.and_then(|parent| self.accounts.get(&parent)).is_some_and(|of| of.is_shaken);
+        let shaken_parent =
+            parent.and_then(|parent| self.accounts.get(&parent)).is_some_and(|of| of.is_shaken);
         let is_unfenced = by.is_some() && fenced_by.is_none();
         let is_shaken = shaken_parent || (self.lost_data && is_unfenced);
         self.accounts.insert(serial, Account { parent, is_shaken, ..account(message) });
@@ -167,7 +172,8 @@ impl Ledger {
     /// The message of a delivery that has ended.
     pub(super) fn serial_of(&self, consumer: ConsumerId, receipt: Receipt) -> Option<Serial> {
         let is_it = |handed: &Handed| handed.consumer == consumer && handed.receipt == receipt;
-        let of = |(serial, account): (&Serial, &Account)| account.deliveries.iter().any(is_it).then_some(*serial);
+        let of =
+            |(serial, account): (&Serial, &Account)| account.deliveries.iter().any(is_it).then_some(*serial);
         self.accounts.iter().find_map(of)
     }
 
@@ -208,8 +214,13 @@ impl Ledger {
     }
 
     fn recorded(&mut self, id: TaskId, state: State, from: Option<String>) {
+        let mark = from.as_deref().and_then(Mark::parse);
         if state == State::Success {
-            self.successes.extend(from.as_deref().and_then(Mark::parse).map(|mark| mark.serial));
+            self.successes.extend(mark.map(|mark| mark.serial));
+        }
+        let handed = mark.and_then(|mark| self.handed(mark.consumer, mark.receipt));
+        if handed.is_some_and(|handed| matches!(handed.end, Some(How::Reaped | How::Cut))) {
+            self.overtaken.insert(id.clone());
         }
         self.history.entry(id).or_default().push(state);
     }
@@ -237,16 +248,19 @@ impl Ledger {
         };
         let run = std::mem::replace(&mut handed.run, Run::Started);
         let (end, worker) = (handed.end.clone(), handed.worker);
-        let is_over = end.is_some() && !start.acked_early && !start.is_cloned && !(start.may_be_cut && end == Some(How::Cut));
+        let is_over = end.is_some()
+            && !start.acked_early
+            && !start.is_cloned
+            && !(start.may_be_cut && end == Some(How::Cut));
         let unwritten = handed.redelivered && !handed.is_written && !start.acked_early;
         let repeated = handed.had_succeeded && start.deduplicates;
         let wrong = [
             (run != Run::No, "runs twice"),
             (repeated, "runs although its success is stored"),
             (is_over, "runs although its delivery has ended"),
-            (elsewhere.is_some() && !is_over, "runs while another delivery of it is held"),
+            (elsewhere.is_some() && end.is_none(), "runs while another delivery of it is held"),
             (start.acked_early && !is_acked, "runs before its early ack"),
-            (unwritten && !is_over, "may have begun before, and its start is not written down"),
+            (unwritten && end.is_none(), "may have begun before, and its start is not written down"),
             (!start.is_fresh && !start.acked_early, "starts without a fresh renewal"),
         ];
         if !is_shaken {

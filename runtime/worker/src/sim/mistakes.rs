@@ -12,8 +12,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What must be in a commit is done before it, or set aside for later.
 pub(crate) async fn before_commit(shared: &Shared, open: &mut [TaskCommit]) -> Vec<Store> {
     if shared.errs(Mistake::PublishOutside) {
-        let publish: Vec<_> = open.iter_mut().flat_map(|commit| std::mem::take(&mut commit.effects.follow_ups)).collect();
-        while !publish.is_empty() && shared.broker.publish_all(publish.clone()).await.is_err_and(|error| error.is_retryable()) {
+        let publish: Vec<_> =
+            open.iter_mut().flat_map(|commit| std::mem::take(&mut commit.effects.follow_ups)).collect();
+        while !publish.is_empty()
+            && shared.broker.publish_all(publish.clone()).await.is_err_and(|error| error.is_retryable())
+        {
             sleep(PAUSE).await;
         }
     }
@@ -25,7 +28,9 @@ pub(crate) async fn before_commit(shared: &Shared, open: &mut [TaskCommit]) -> V
 
 /// What was set aside follows.
 pub(crate) async fn after_commit(shared: &Shared, aside: Vec<Store>) {
-    while !aside.is_empty() && shared.backend.store(aside.clone()).await.is_err_and(|error| error.is_retryable()) {
+    while !aside.is_empty()
+        && shared.backend.store(aside.clone()).await.is_err_and(|error| error.is_retryable())
+    {
         sleep(PAUSE).await;
     }
 }

@@ -37,13 +37,16 @@ use self::backend::ModelBackend;
 use self::broker::ModelBroker;
 use self::column::Column;
 use self::executor::ModelExecutor;
-use self::world::{World, WorkerClock};
+use self::world::{WorkerClock, World};
 use crate::{BackoffConfig, Shutdown, Worker, WorkerConfig, WorkerParts};
 
 /// Seeds of one test run.
 const SEEDS: u64 = 1_000;
 /// Virtual time after which a message that has not ended is lost: far beyond every delay, lease and pause together.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// With everything accounted for, how long more to wait for what a worker has of it that the server has lost.
+const AFTER_LOSS: Duration = Duration::from_secs(120);
 
 /// A mistake made on purpose, which the account must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,14 +100,21 @@ async fn live(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
         keepers.spawn(keep_a_worker(world.clone(), place, mistake, enough.clone()));
     }
     let deadline = Instant::now() + PATIENCE;
+    let mut open_at = Instant::now();
     loop {
         sleep(Duration::from_millis(500)).await;
-        let done = producer.is_finished() && world.lock().ledger.is_closed();
+        if !producer.is_finished() || !world.lock().ledger.is_closed() {
+            open_at = Instant::now();
+        }
+        // What a server has lost may still be in the hands of a worker.
+        let rest = if world.lock().ledger.lost_data { AFTER_LOSS } else { Duration::ZERO };
+        let done = open_at.elapsed() > rest;
         // A broken promise that was seen is enough.
         if done || Instant::now() > deadline || !world.lock().ledger.violations.is_empty() {
             break;
         }
     }
+    world.lock().is_over = true;
     enough.intake.cancel();
     while let Some(ended) = keepers.join_next().await {
         ended.unwrap();

@@ -133,7 +133,8 @@ fn build(rng: &mut fastrand::Rng, task: &'static str, number: usize, now: Timest
     match task {
         "chain" | "early-chain" => new.embed = Embed { chain: Some(rest_of_chain(&id)), ..Embed::default() },
         "chain-refused" => {
-            let step = Signature::new(name("ok")).immutable().with_option("task_id", quoted(&format!("{id}-step2")));
+            let step =
+                Signature::new(name("ok")).immutable().with_option("task_id", quoted(&format!("{id}-step2")));
             let step = step.with_option("queue", quoted(closed_queue().as_str())).encode();
             new.embed = Embed { chain: Some(rwork_protocol::json::array_of(&[step])), ..Embed::default() };
         }

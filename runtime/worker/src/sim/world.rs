@@ -51,6 +51,8 @@ pub(super) struct State {
     /// Earlier states of the store, the oldest first.
     pub(super) snapshots: VecDeque<Store>,
     pub(super) mistake: Option<Mistake>,
+    /// Everything has ended: no more faults.
+    pub(super) is_over: bool,
     /// Ids and tokens given.
     numbers: u64,
     trace: Option<Vec<String>>,
@@ -133,6 +135,7 @@ impl World {
             late: Vec::new(),
             snapshots: VecDeque::new(),
             mistake: None,
+            is_over: false,
             numbers: 0,
             trace: traced.then(Vec::new),
             weather,
@@ -152,7 +155,7 @@ impl World {
     }
 
     pub(super) fn stormy(&self) -> bool {
-        self.0.began.elapsed() < STORM
+        self.0.began.elapsed() < STORM && !self.lock().is_over
     }
 
     pub(super) fn wake(&self) {
@@ -296,9 +299,10 @@ impl World {
         let boot = self.boot(worker);
         let state = self.lock();
         let Some(lease) = state.column.ownership.lease() else { return true };
-        let mut lives = state.consumers.iter().filter(|(id, life)| {
-            life.worker == worker && consumer.is_none_or(|consumer| consumer == **id)
-        });
+        let mut lives = state
+            .consumers
+            .iter()
+            .filter(|(id, life)| life.worker == worker && consumer.is_none_or(|consumer| consumer == **id));
         lives.any(|(_, life)| boot.saturating_sub(life.renewed) <= lease)
     }
 
@@ -335,7 +339,8 @@ impl State {
         self.ledger.faults += 1;
         if is_alive && !(may_be_troubled && (life.is_troubled || life.is_cloned)) {
             let worker = life.worker;
-            self.ledger.violation(format!("worker {worker} was found dead, and nothing kept it from renewing"));
+            self.ledger
+                .violation(format!("worker {worker} was found dead, and nothing kept it from renewing"));
         }
     }
 
@@ -345,13 +350,24 @@ impl State {
         lives.for_each(|life| life.is_troubled = true);
     }
 
+    /// A consumer has shown a sign of life; its process may be stopped all the same, with the call on its way.
+    pub(super) fn relieve(&mut self, consumer: ConsumerId) {
+        let now = Instant::now();
+        let Some(life) = self.consumers.get_mut(&consumer) else { return };
+        let lasts = |until: Option<Instant>| until.is_some_and(|until| until > now);
+        let process = self.processes.get(&life.worker);
+        life.is_troubled =
+            process.is_some_and(|process| lasts(process.stopped_until) || lasts(process.cut_until));
+    }
+
     /// Every line of one worker breaks.
     pub(super) fn cut(&mut self, worker: u64) {
         if let Some(process) = self.processes.get_mut(&worker) {
             process.epoch += 1;
         }
         if self.column.is_connection() {
-            let of_worker = |id: &ConsumerId| self.consumers.get(id).is_some_and(|life| life.worker == worker);
+            let of_worker =
+                |id: &ConsumerId| self.consumers.get(id).is_some_and(|life| life.worker == worker);
             let all: Vec<_> = self.store.living().filter(of_worker).collect();
             all.into_iter().for_each(|consumer| self.store.drop_connection(consumer));
         }

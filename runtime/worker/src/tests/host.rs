@@ -43,8 +43,7 @@ async fn only_what_is_granted_is_sent() {
     let mut bench = Bench::new().await;
     let (request, _) = bench.request("ok", |_| {});
     let guest = Guest(request);
-    let send =
-        async |signature: &'static str| guest.submit(vec![Payload::json(signature.as_bytes())]).await;
+    let send = async |signature: &'static str| guest.submit(vec![Payload::json(signature.as_bytes())]).await;
     for hidden in [
         r#"{"task": "fail"}"#,
         r#"{"task": "ok", "options": {"link": [{"task": "fail"}]}}"#,

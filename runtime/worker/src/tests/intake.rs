@@ -13,9 +13,7 @@ use crate::sim::fixture::{Bench, id, message};
 
 /// The disposition's word, the state of the stored record, and how many messages follow.
 fn ended(bench: &Bench, arrived: Arrived) -> (String, Option<State>, usize) {
-    let Intake::End(commit) = intake(&bench.parts, &bench.source, arrived) else {
-        panic!("expected an end")
-    };
+    let Intake::End(commit) = intake(&bench.parts, &bench.source, arrived) else { panic!("expected an end") };
     let Fenced::Settles(_, disposition) = &commit.fenced else { panic!("expected a settlement") };
     let word = match disposition {
         Disposition::Ack => "ack".to_owned(),
@@ -24,12 +22,17 @@ fn ended(bench: &Bench, arrived: Arrived) -> (String, Option<State>, usize) {
         Disposition::Delay(_) => "delay".to_owned(),
         Disposition::DeadLetter(reason) => {
             assert_eq!(reason.worker, "worker1@model");
-            let says_why = ["expected", "no plugin provides"].iter().any(|words| reason.detail.contains(words));
+            let says_why =
+                ["expected", "no plugin provides"].iter().any(|words| reason.detail.contains(words));
             assert!(says_why, "{reason:?}");
             reason.kind.clone()
         }
     };
-    (word, commit.effects.records.first().map(|store| store.record.status.clone()), commit.effects.follow_ups.len())
+    (
+        word,
+        commit.effects.records.first().map(|store| store.record.status.clone()),
+        commit.effects.follow_ups.len(),
+    )
 }
 
 fn with(bench: &Bench, message: Message, change: impl FnOnce(&mut Delivery)) -> Arrived {

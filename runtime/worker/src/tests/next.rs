@@ -217,7 +217,8 @@ async fn a_chain_goes_on_or_fails_as_a_whole() {
     assert_eq!(good.effects.follow_ups.len(), 1);
     assert!(good.effects.records[0].record.children.as_ref().unwrap().starts_with(b"[[[\"second\""));
     let bad = run(Outcome::Failed(failure("ValueError")));
-    let stored: Vec<_> = bad.effects.records.iter().map(|store| store.record.task_id.as_str().to_owned()).collect();
+    let stored: Vec<_> =
+        bad.effects.records.iter().map(|store| store.record.task_id.as_str().to_owned()).collect();
     assert_eq!((stored[0].as_str(), stored.len(), bad.effects.follow_ups.len()), ("ok", 3, 0));
     assert!(bad.effects.records.iter().all(|store| store.record.status == State::Failure));
 }
@@ -241,5 +242,8 @@ async fn what_the_guest_sent_is_among_its_children() {
     let request: std::sync::Arc<ModelRequest> = request;
     request.sent.lock().unwrap().push(Bytes::from_static(br#"[["child", null], null]"#));
     let commit = next::after(&request, Some(held), report(Outcome::Success(Payload::json(&b"5"[..]))));
-    assert_eq!(commit.effects.records[0].record.children.as_deref(), Some(&br#"[[["child", null], null]]"#[..]));
+    assert_eq!(
+        commit.effects.records[0].record.children.as_deref(),
+        Some(&br#"[[["child", null], null]]"#[..])
+    );
 }

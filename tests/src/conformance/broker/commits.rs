@@ -89,7 +89,11 @@ pub(super) async fn a_lost_delivery_publishes_nothing(site: &Site<'_>) -> Result
     broker.publish_all(numbered(&queue, 0..1)).await?;
     let lost = mine.receive_one().await?;
     mine.end(vec![lost.clone()], &Disposition::Release).await?;
-    let held = others.receive(1).await?;
+    // A server that sends ahead may hand it to the same consumer again: as another delivery.
+    let (holder, held) = tokio::select! {
+        held = others.receive(1) => (&others, held?),
+        held = mine.receive(1) => (&mine, held?),
+    };
     let receipt = lost.receipt;
     let late = vec![
         commit(Ending::Settle(lost.settle(Disposition::Ack)), numbered(&queue, 10..11)),
@@ -98,8 +102,8 @@ pub(super) async fn a_lost_delivery_publishes_nothing(site: &Site<'_>) -> Result
     ];
     let answers = mine.commit(late).await?;
     ensure!(answers == vec![Committed::Lost; 3], "got {answers:?}");
+    holder.end(held, &Disposition::Ack).await?;
     mine.close().await?;
-    others.end(held, &Disposition::Ack).await?;
     nothing_but_a_marker(&broker, &others, &queue).await
 }
 

@@ -9,5 +9,6 @@ local function bury(dead, time, random, queue, letter)
   buried = buried + 1
   redis.call('ZADD', dead[1], 0, id)
   redis.call('HSET', dead[2], id, letter)
-  redis.call('HINCRBY', dead[3], queue, 1)
+  -- The count is for people.
+  redis.pcall('HINCRBY', dead[3], queue, 1)
 end

@@ -21,6 +21,11 @@ pub(super) async fn of(config: &Config, column: Column, broker: &Driver, backend
     found
 }
 
+/// A setup that is well, and could be better.
+fn better(what: &'static str, found: &str, hint: &str) -> Check {
+    Check { hint: hint.to_owned(), ..Check::ok(what, found) }
+}
+
 fn acks(config: &Config) -> Option<Check> {
     (!config.settings.task_acks_late).then(|| {
         Check::warning(
@@ -33,9 +38,10 @@ fn acks(config: &Config) -> Option<Check> {
 
 fn ownership(column: Column) -> Option<Check> {
     matches!(column, Column::RabbitMq | Column::RabbitMqRpc).then(|| {
-        Check::ok(
+        better(
             "connections",
-            "RabbitMQ gives what a lost connection held to others at once; with Redis or a file as broker, what runs goes on",
+            "RabbitMQ gives what a lost connection held to others at once",
+            "with Redis or a file as broker, what runs goes on",
         )
     })
 }
@@ -60,9 +66,10 @@ fn results(config: &Config, column: Column, backend: &Driver) -> Option<Check> {
             "they are messages to who asked: nobody else can read them, and a task that ran already can't be told",
             "`result_backend = \"redis://…\"`, with `worker_deduplicate_successful_tasks = true` if no id is sent twice on purpose",
         )),
-        Column::RabbitMq if !config.settings.worker_deduplicate_successful_tasks => Some(Check::ok(
+        Column::RabbitMq if !config.settings.worker_deduplicate_successful_tasks => Some(better(
             what,
-            "if no id is sent twice on purpose, `worker_deduplicate_successful_tasks = true` keeps a redelivered task from running again once its success is stored",
+            "a redelivered task runs again though its success is stored",
+            "`worker_deduplicate_successful_tasks = true`, if no id is sent twice on purpose",
         )),
         _ => None,
     }
@@ -73,9 +80,10 @@ fn synchronous(config: &Config) -> Option<Check> {
     let is_full = set.is_some_and(|parameter| parameter.value == "full")
         || config.settings.broker_url.contains("synchronous=full");
     (!is_full).then(|| {
-        Check::ok(
+        better(
             "disk",
-            "a power loss may take the last moments; `synchronous = \"full\"` in [embedded] of rwork.toml keeps those too, and costs a sync for each commit",
+            "a power loss may take the last moments",
+            "`synchronous = \"full\"` in [embedded] of rwork.toml; it costs a sync for each commit",
         )
     })
 }
@@ -136,9 +144,10 @@ fn replicas(config: &Config) -> Option<Check> {
     let settings = &config.settings;
     let kinds = [settings.task_default_queue_type, settings.task_create_missing_queue_type];
     kinds.contains(&"classic").then(|| {
-        Check::ok(
+        better(
             "queues",
-            "classic queues are on one node; in a cluster, quorum queues outlive a node (`task_default_queue_type`, `task_create_missing_queue_type`)",
+            "new queues are classic: in a cluster each is on one node",
+            "`task_default_queue_type = \"quorum\"`, and `task_create_missing_queue_type` the same",
         )
     })
 }
