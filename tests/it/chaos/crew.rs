@@ -57,12 +57,22 @@ impl Ground {
                 if let (Some(all), Some(more)) = (settings.as_object_mut(), self.celerys.as_object()) {
                     all.extend(more.clone());
                 }
-                let folder = self.site.history();
-                let started =
-                    PythonWorker::start(Version::Current, node, Pool::Solo, &settings, &folder, &[]);
-                Ok(Worker::Celery(started.await?))
+                Ok(Worker::Celery(self.start_celerys(node, &settings).await?))
             }
         }
+    }
+
+    /// Celery's worker ends when something befalls the server while it starts, and is started again then.
+    async fn start_celerys(&self, node: &str, settings: &Value) -> anyhow::Result<PythonWorker> {
+        const STARTS: usize = 20;
+        let folder = self.site.history();
+        let start = || PythonWorker::start(Version::Current, node, Pool::Solo, settings, &folder, &[]);
+        for _ in 1..STARTS {
+            if let Ok(worker) = start().await {
+                return Ok(worker);
+            }
+        }
+        start().await
     }
 }
 

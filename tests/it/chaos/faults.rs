@@ -6,6 +6,7 @@ use std::time::Duration;
 use rwork_tests::history::{Fault, Producer, Progress, Verdict};
 use rwork_tests::process::is_full_run;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::BUSY_SPINS;
 
@@ -13,6 +14,9 @@ use super::BUSY_SPINS;
 const GROUP: u64 = 10;
 /// Groups of one send.
 const GROUPS: u64 = 10;
+
+/// A producer that was refused tries again after this.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Something that happens to a worker or to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +123,7 @@ pub(super) async fn produce_mix(
         let _ = tokio::time::timeout(scale.every, progress.reach(behind)).await;
         if !producer.send_mix(GROUPS, BUSY_SPINS).await? {
             is_up.wait_for(|is_up| *is_up).await?;
+            sleep(PAUSE).await;
         }
     }
     Ok(producer)

@@ -128,11 +128,13 @@ impl Verdict {
             if let Some(stored) = history.stored(*number)
                 && stored.as_millis() < last.at.as_millis()
             {
-                if earlier.last().is_some_and(|first| history.was_unacked(stored, first, last)) {
+                let was_unacked = |first: &&Line| history.was_unacked(stored, first, last);
+                if history.was_doubled_by_celery(last) || earlier.last().is_some_and(was_unacked) {
                     self.stored_unacked += 1;
                     continue;
                 }
-                let why = format!("`{}` ran it although its result was stored", last.node);
+                let first = earlier.last().map_or("nobody", |first| first.node.as_str());
+                let why = format!("`{}` ran it although the result of `{first}` was stored", last.node);
                 self.faults.push(history.twice(*number, why));
             }
         }

@@ -70,7 +70,7 @@ impl History {
     }
 
     /// Whether it follows what a worker of Celery's ran when the server went away, which may have published it twice.
-    fn was_doubled_by_celery(&self, second: &Line) -> bool {
+    pub(super) fn was_doubled_by_celery(&self, second: &Line) -> bool {
         let Some(before) = self.follows.get(&second.number) else { return false };
         let mut starts = self.lines.iter().filter(|line| line.word == Word::Start && line.number == *before);
         starts.any(|line| self.is_celery(&line.node) && self.was_away(line.at, second.at))

@@ -80,7 +80,7 @@ fn what_must_not_happen_is_found() {
         |h| h.kills = vec![Kill { node: "a".to_owned(), at: at(50) }],
         "`a` ran it after it was killed",
     );
-    check(killed(), |h| store(h, 104), "`b` ran it although its result was stored");
+    check(killed(), |h| store(h, 104), "`b` ran it although the result of `a` was stored");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_stored_result_is_excused_until_its_ack_was_due() {
     };
     assert_eq!(stored(104, 105), "");
     let late = stored(104, 104 + ACK_MS + 1);
-    assert!(late.contains("although its result was stored"), "{late}");
+    assert!(late.contains("although the result of `a` was stored"), "{late}");
 }
 
 #[test]
