@@ -35,6 +35,7 @@ pub(crate) async fn execute<E: Executor>(
     let Accepted { held, request } = accepted;
     let number = Some(number);
     let Ok(held) = begin(&request, held).await else { return Finished { number, usage: None } };
+    tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
     let invocation = request.invocation(stop);
     let cleanup = request.task.options().cleanup.then(|| invocation.clone());
     let report = run(&request, slot, invocation).await;
@@ -88,7 +89,6 @@ async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Opt
         return Ok(Some(held));
     }
     until_fresh(&held).await?;
-    tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
     Ok(Some(held))
 }
 

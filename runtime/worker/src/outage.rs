@@ -66,6 +66,11 @@ impl Outage {
         Self { service: Service::Backend, ..Self::of_broker(act, backoff) }
     }
 
+    /// It began, which somebody else has told: an attempt that fails has more to say.
+    pub(crate) fn begins(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
     /// An attempt failed; says how long to wait before the next. A cause that lasts is told once, another one when it
     /// takes its place: a server that comes back may have another password.
     pub(crate) fn failed(&mut self, error: &Error) -> Duration {

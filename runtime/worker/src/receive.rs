@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rwork_broker::{Consume, Delivery, Error, Receipt, Resumed, Room};
+use rwork_broker::{Consume, Delivery, Error, Ownership, Receipt, Resumed, Room};
 use rwork_protocol::QueueName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -145,12 +145,14 @@ impl Receiver {
 
     /// Resumes a consumer, for as long as that takes.
     async fn mend(&self, source: &Source) -> Option<Option<Over>> {
-        let mut outage = Outage::of_broker("reach the broker", self.shared.backoff());
+        let mut outage = Outage::of_broker("consume", self.shared.backoff());
+        let ownership = self.shared.broker.capabilities().ownership;
         if let Some(error) = source.session.take_trouble() {
-            outage.failed(&error);
+            self.tell_of(&error, ownership);
+            outage.begins();
         }
         // Held messages are ours by being renewed: long pauses would make the renewals late.
-        let lease = self.shared.broker.capabilities().ownership.lease();
+        let lease = ownership.lease();
         let pause_max = lease.map_or(Duration::MAX, |lease| keeper::interval(Some(lease)));
         loop {
             match source.session.resume().await {
@@ -160,6 +162,7 @@ impl Receiver {
                     self.tell(News::Resumed(source.clone(), gone, arrived)).await?;
                     return Some(None);
                 }
+                Ok(Resumed::Dead) if ownership == Ownership::Connection => return Some(Some(Over::Dead)),
                 Ok(Resumed::Dead) => {
                     tracing::warn!(node = %self.shared.config.node, "known as dead: what was held is run by others; consuming anew");
                     return Some(Some(Over::Dead));
@@ -169,6 +172,18 @@ impl Receiver {
                     return Some(Some(Over::Forgotten));
                 }
                 Err(error) => sleep(outage.failed(&error).min(pause_max)).await,
+            }
+        }
+    }
+
+    fn tell_of(&self, error: &Error, ownership: Ownership) {
+        let (node, error) = (&self.shared.config.node, chain(error));
+        match ownership {
+            Ownership::Connection => {
+                tracing::warn!(node, error, "lost the broker: what was held will be redelivered");
+            }
+            Ownership::Lease(_) | Ownership::Process => {
+                tracing::warn!(node, error, "lost the broker: what was taken stays with this worker");
             }
         }
     }
@@ -228,6 +243,7 @@ impl Connector {
 
     /// The last one lived so long. After a good one the next begins with a short pause again.
     fn ended(&mut self, lived: Duration) {
+        self.outage.begins();
         if lived > self.longest {
             self.backoff.reset();
         }

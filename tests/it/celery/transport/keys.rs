@@ -25,7 +25,8 @@ async fn item_21_what_is_held_is_registered_until_it_is_acked() -> anyhow::Resul
             let all = held(&mut redis).await?;
             let [(tag, entry)] = all.as_slice() else { panic!("expected one, got {all:?}") };
             assert_eq!(entry[0], queued, "as the client wrote it");
-            assert_eq!(queued["properties"]["delivery_tag"], json!(tag));
+            // A tag of this worker's own, which no other taking ever has: to kombu it is only a name for the way back.
+            assert_ne!(queued["properties"]["delivery_tag"], json!(tag));
             assert_eq!((&entry[1], &entry[2]), (&json!(""), &json!("celery")));
             let scores: Vec<(String, f64)> = redis::cmd("ZRANGE")
                 .arg("unacked_index")
@@ -103,13 +104,9 @@ async fn item_26_a_warm_shutdown_gives_back_what_was_not_started() -> anyhow::Re
                 list.iter().rev().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>()?;
             let ids: Vec<_> = list.iter().map(|envelope| envelope["headers"]["id"].clone()).collect();
             assert_eq!(ids, ["given-back-2", "given-back-3", "given-back-4"], "served in this order");
+            // A shutdown knows what has not begun: nothing is marked, and the envelope is as it was.
             for envelope in &list {
-                assert_eq!(envelope["headers"]["redelivered"], json!(true));
-                assert_eq!(envelope["properties"]["delivery_info"]["redelivered"], json!(true));
-                let tag = envelope["properties"]["delivery_tag"].as_str().unwrap();
-                let (_, was) = before.iter().find(|(held, _)| held == tag).expect("the same tag");
-                assert_eq!(was[0]["headers"]["id"], envelope["headers"]["id"]);
-                assert_eq!(was[0]["body"], envelope["body"]);
+                assert!(before.iter().any(|(_, was)| was[0] == *envelope), "{envelope}");
             }
             assert_eq!(client.get(&first).await?["number"], json!(1));
             assert!(held(&mut redis).await?.is_empty());
