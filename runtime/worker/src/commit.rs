@@ -89,6 +89,10 @@ pub(crate) struct TaskCommit {
 
 /// What a commit does to its delivery.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and a box would be an allocation for each message"
+)]
 pub(crate) enum Fenced {
     /// Ends it.
     Settles(Held, Disposition),

@@ -122,8 +122,8 @@ impl Store {
         }
         match disposition {
             Disposition::Ack => self.messages.forget(serial),
-            Disposition::Requeue => self.messages.to_end(serial),
-            Disposition::Release => self.messages.to_head(serial),
+            Disposition::Requeue => self.messages.put_at_end(serial),
+            Disposition::Release => self.messages.put_at_head(serial),
             Disposition::Delay(until) => self.messages.delay(serial, *until, now),
             Disposition::DeadLetter(reason) => self.messages.bury(serial, reason.clone()),
         }

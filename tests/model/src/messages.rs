@@ -76,7 +76,7 @@ impl Messages {
     }
 
     /// Back to the head of its queue.
-    pub(crate) fn to_head(&mut self, serial: Serial) {
+    pub(crate) fn put_at_head(&mut self, serial: Serial) {
         self.head -= 1;
         let head = self.head;
         if let Some(entry) = self.entries.get_mut(&serial) {
@@ -86,7 +86,7 @@ impl Messages {
     }
 
     /// Back to the end of its queue.
-    pub(crate) fn to_end(&mut self, serial: Serial) {
+    pub(crate) fn put_at_end(&mut self, serial: Serial) {
         let place = self.end_place();
         if let Some(entry) = self.entries.get_mut(&serial) {
             entry.place = place;
@@ -154,7 +154,7 @@ impl Messages {
         if let Some(entry) = self.entries.get_mut(&serial) {
             (entry.starts, entry.redelivered) = (0, false);
         }
-        self.to_end(serial);
+        self.put_at_end(serial);
     }
 
     pub(crate) fn dead_in<'a>(

@@ -173,7 +173,7 @@ impl Store {
                     _ => entry.redelivered = true,
                 }
             }
-            self.messages.to_head(serial);
+            self.messages.put_at_head(serial);
             self.tell(Event::Ended { serial, consumer, receipt, how });
         }
     }

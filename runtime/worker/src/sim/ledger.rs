@@ -248,10 +248,8 @@ impl Ledger {
         };
         let run = std::mem::replace(&mut handed.run, Run::Started);
         let (end, worker) = (handed.end.clone(), handed.worker);
-        let is_over = end.is_some()
-            && !start.acked_early
-            && !start.is_cloned
-            && !(start.may_be_cut && end == Some(How::Cut));
+        let excused = start.acked_early || start.is_cloned || (start.may_be_cut && end == Some(How::Cut));
+        let is_over = end.is_some() && !excused;
         let unwritten = handed.redelivered && !handed.is_written && !start.acked_early;
         let repeated = handed.had_succeeded && start.deduplicates;
         let wrong = [

@@ -59,7 +59,9 @@ pub(super) struct State {
 }
 
 /// Applies itself to the store; true when it changed something.
-pub(super) struct LateCall(pub(super) Box<dyn FnOnce(&mut Store, Timestamp) -> bool + Send>);
+pub(super) struct LateCall(pub(super) Box<LateEffect>);
+
+type LateEffect = dyn FnOnce(&mut Store, Timestamp) -> bool + Send;
 
 impl fmt::Debug for LateCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
