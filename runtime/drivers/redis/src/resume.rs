@@ -82,7 +82,11 @@ pub(crate) async fn resume(shared: &Shared) -> Result<Resumed, Error> {
     let answer = shared.inner.commands.watched(&line.wire, line.wire.script(ACT, &call)).await?;
     match answer {
         Value::BulkString(word) if word == b"forgotten" => Ok(Resumed::Forgotten),
-        Value::BulkString(word) if word == b"dead" => Ok(Resumed::Dead),
+        // The batch that was not answered may be committed over this line once more.
+        Value::BulkString(word) if word == b"dead" => {
+            locked(&shared.tokens).set(token);
+            Ok(Resumed::Dead)
+        }
         held => {
             let takings =
                 reply::list(held).ok_or_else(|| reply::odd(&line.wire.url, ACT, "a list of tags"))?;

@@ -11,14 +11,15 @@
 --       then items: kind, tag, '1' when starts were written for it, number of records, number of posts, what the kind needs,
 --         records: place, record, milliseconds to live or ''
 --         posts: 'now', list, envelope or 'later', delayed, parked, id, milliseconds to wait, step:envelope
--- Answer  nil when the consumer does not stand; { '?', place, value, ... } for values that must be looked at first; else
+-- Answer  nil when the line is not the consumer's present one; { '?', place, value, ... } for values that must be looked at first; else
 --         { answers, deliveries of records }
 --         answers: for each item D done, L lost, R refused; then for each refusal a line: part, reason
 --         deliveries of records: for each 0 not written, 1 somebody listened, 2 nobody, 3 the server refuses to publish
 
 local number = tonumber(ARGV[3])
 if ARGV[1] ~= '' then
-  if not stands() then return false end
+  -- One that was reaped may still commit: what has a receipt is lost then, what has none is nobody else's.
+  if redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then return false end
   local last = redis.call('HMGET', KEYS[2], 'number', 'answers')
   if number > 0 and last[1] then
     if tonumber(last[1]) == number then return { last[2], '' } end

@@ -7,11 +7,12 @@
 if redis.call('GET', KEYS[5]) ~= ARGV[3] then return 'forgotten' end
 local token, is_ours = redis.call('HGET', KEYS[2], 'token'), false
 for i = 5, #ARGV do is_ours = is_ours or token == ARGV[i] end
-if not is_ours or not score_of(ARGV[1]) then return 'dead' end
+if not is_ours then return 'dead' end
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full.
 redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[2], 'token', ARGV[2])
+if not score_of(ARGV[1]) then return 'dead' end
 show_life(tonumber(ARGV[4]))
 local held = {}
 for _, tag in ipairs(redis.call('SMEMBERS', KEYS[3])) do
