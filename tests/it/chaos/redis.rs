@@ -93,6 +93,9 @@ async fn run(scale: Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
         "chaos of faults on Redis: {killed} kills, {stopped} stops, {} rounds in {took:.1} s: {counts}\n{verdict}",
         schedule.rounds
     ));
+    if !verdict.faults.is_empty() {
+        say(format_args!("{}", history.around(&verdict)));
+    }
     verdict.clean()?;
     anyhow::ensure!(schedule.rounds > 0, "it was over before everything had happened once");
     anyhow::ensure!(verdict.redelivered > 0, "no kill met a worker that held a message: nothing was shown");
