@@ -45,9 +45,14 @@ pub fn rwork_in(directory: &Path) -> Command {
     alone(Command::new(rwork()), directory)
 }
 
-/// The same, whose process dies with the thread that starts it: with this process at the latest, however that ends.
-pub fn mortal_rwork_in(directory: &Path) -> Command {
-    alone(child::mortal(rwork()), directory)
+/// The same of any such binary, whose process dies with the thread that starts it: with this process at the latest, however that ends.
+pub fn mortal_in(binary: &Path, directory: &Path) -> Command {
+    alone(child::mortal(binary), directory)
+}
+
+/// A binary of the edition before, from `RWORK_BEFORE`, for runs with workers of both.
+pub fn before() -> Option<PathBuf> {
+    std::env::var_os("RWORK_BEFORE").map(PathBuf::from)
 }
 
 fn alone(mut command: Command, directory: &Path) -> Command {

@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
-use crate::binary::{mortal_rwork_in, rwork};
+use crate::binary::{mortal_in, rwork};
 use crate::guests::guest;
 use crate::journal::{Entry, Journal, Said};
 
@@ -150,8 +150,22 @@ impl WorkerProcess {
         arguments: &[&str],
         journal: &Journal,
     ) -> anyhow::Result<Self> {
+        Self::start_binary(rwork(), directory, node, arguments, journal).await
+    }
+
+    /// The same of another binary.
+    ///
+    /// # Errors
+    /// As [`WorkerProcess::start`].
+    pub async fn start_binary(
+        binary: &Path,
+        directory: &Path,
+        node: &str,
+        arguments: &[&str],
+        journal: &Journal,
+    ) -> anyhow::Result<Self> {
         // What runs is ended by its owner. Kept in a static it has none, and ends with the process.
-        let mut command = mortal_rwork_in(directory);
+        let mut command = mortal_in(binary, directory);
         command.args(["run", "-n", node, "--log-format", "json", "-l", LEVEL]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut said = journal.reader_from_now();

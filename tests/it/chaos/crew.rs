@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use rustix::process::{Signal, kill_process};
 use rwork_protocol::Timestamp;
+use rwork_tests::binary::before;
 use rwork_tests::celery::{Pool, PythonWorker};
 use rwork_tests::history::{Kill, Stop};
 use rwork_tests::journal::Journal;
@@ -48,6 +49,14 @@ impl Ground {
                 let arguments = ["--broker", &self.broker, "--backend", &self.backend];
                 Ok(Worker::Rwork(WorkerProcess::start(&self.site, node, &arguments, &self.journal).await?))
             }
+            Kind::Before => {
+                let binary = before().context("there is no binary of the edition before")?;
+                let arguments = ["--broker", &self.broker, "--backend", &self.backend];
+                let directory = self.site.path();
+                let started =
+                    WorkerProcess::start_binary(&binary, directory, node, &arguments, &self.journal);
+                Ok(Worker::Rwork(started.await?))
+            }
             Kind::Celery => {
                 let mut settings = json!({
                     "broker_url": self.broker,
@@ -80,6 +89,8 @@ impl Ground {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Rwork,
+    /// rwork's edition before, which loses what it holds in an outage as Celery's does.
+    Before,
     Celery,
 }
 
@@ -139,14 +150,16 @@ pub(super) struct Crew {
     pub(super) stops: Vec<Stop>,
     /// Those that are to go on.
     going_on: JoinSet<()>,
-    /// All of Celery's incarnations.
+    /// All incarnations of Celery's, and of the edition before.
     pub(super) celery: BTreeSet<String>,
 }
 
 impl Crew {
     /// Starts two of rwork's and one of Celery's, and waits until all three consume.
     pub(super) async fn start(ground: Arc<Ground>) -> anyhow::Result<Self> {
-        Self::of(&[Kind::Rwork, Kind::Rwork, Kind::Celery], ground).await
+        let before = before().map(|_| Kind::Before);
+        let kinds = [Kind::Rwork, Kind::Rwork, Kind::Celery].into_iter().chain(before);
+        Self::of(&kinds.collect::<Vec<_>>(), ground).await
     }
 
     /// Starts these and waits until all consume.
@@ -174,9 +187,10 @@ impl Crew {
         self.started += 1;
         let node = match kind {
             Kind::Rwork => format!("rwork-{}@chaos", self.started),
+            Kind::Before => format!("before-{}@chaos", self.started),
             Kind::Celery => format!("celery-{}@chaos", self.started),
         };
-        if kind == Kind::Celery {
+        if kind != Kind::Rwork {
             self.celery.insert(node.clone());
         }
         let ground = Arc::clone(&self.ground);

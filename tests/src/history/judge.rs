@@ -2,7 +2,7 @@
 
 mod excuses;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -188,6 +188,28 @@ impl Verdict {
             faults.join("\n")
         );
         Ok(())
+    }
+}
+
+impl Fault {
+    /// The task that it is about.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Lost(number) | Self::Phantom(number) | Self::NeverRan(number) => Some(*number),
+            Self::Ended(number, _) | Self::RanTwice(number, _) | Self::Doubled(number, _) => Some(*number),
+            Self::Left(_) => None,
+        }
+    }
+}
+
+impl History {
+    /// What is known of the tasks that have faults, and of their workers, for people.
+    pub fn around(&self, verdict: &Verdict) -> String {
+        let numbers: BTreeSet<u64> = verdict.faults.iter().filter_map(Fault::number).collect();
+        let lines: Vec<&Line> = self.lines.iter().filter(|line| numbers.contains(&line.number)).collect();
+        let receipts = self.receipts.iter().filter(|receipt| numbers.contains(&receipt.number));
+        let receipts: Vec<&Receipt> = receipts.collect();
+        format!("{lines:#?}\n{receipts:#?}\n{:#?}\n{:#?}", self.kills, self.stops)
     }
 }
 

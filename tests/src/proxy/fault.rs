@@ -156,7 +156,10 @@ impl Late {
 
 /// The faults that are still to happen. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults(Arc<Mutex<Vec<(Fault, Arc<Shared>)>>>);
+pub(super) struct Faults(Arc<Mutex<Vec<Expected>>>);
+
+/// A fault, and what it shares with its handle.
+type Expected = (Fault, Arc<Shared>);
 
 impl Faults {
     pub(super) fn expect(&self, fault: Fault) -> Met {

@@ -9,6 +9,10 @@ use crate::history::{History, Line, Receipt, Word};
 /// many times what it takes on a busy machine, and short beside a lease.
 pub(super) const ACK_MS: i64 = 3_000;
 
+/// How long a worker that stood still may take, in milliseconds, from going on to the start line of a task that it had
+/// begun to start: many times what making an instance takes on a busy machine, and less than its next renewal.
+const LATE_START_MS: i64 = 1_000;
+
 /// What Celery's worker makes of a task when its own connection is lost while it stores the result.
 const CONNECTION_ERRORS: [&str; 7] = [
     "ConnectionError",
@@ -25,7 +29,10 @@ pub(super) fn explain(history: &History, first: &Line, second: &Line) -> Result<
     if history.excuses_outages(&first.node) && history.was_away(first.at, second.at) {
         return Ok(());
     }
-    if history.stood_still(&first.node, first.at, second.at) || history.was_doubled_by_celery(second) {
+    if history.stood_still(&first.node, first.at, second.at)
+        || history.was_about_to_start(first, second)
+        || history.was_doubled_by_celery(second)
+    {
         return Ok(());
     }
     let kill = history
@@ -62,6 +69,17 @@ impl History {
             || (self.excuses_outages(&first.node) && self.was_away(stored, until))
             // It stored a SUCCESS, which is final, when another one had the message already.
             || self.stood_still(&first.node, first.at, second.at)
+            || self.was_about_to_start(first, second)
+    }
+
+    /// Whether the second one had begun to start it when it was stopped, the first one got the message meanwhile, and the
+    /// second one wrote its line as soon as it went on.
+    fn was_about_to_start(&self, first: &Line, second: &Line) -> bool {
+        let (first_at, second_at) = (first.at.as_millis(), second.at.as_millis());
+        self.stops.iter().any(|stop| {
+            let (from, to) = (stop.from.as_millis(), stop.to.as_millis());
+            stop.node == second.node && from <= first_at && (0..LATE_START_MS).contains(&(second_at - to))
+        })
     }
 
     /// Whether the server's absence may make this worker's tasks run again.

@@ -158,6 +158,14 @@ fn a_stopped_worker_is_taken_for_a_dead_one_while_it_stood_still() {
         })
     };
     assert_eq!(stopped(90, 4_000), "");
+    let about_to_start = |to| {
+        faults(killed(), |h| {
+            h.kills.clear();
+            h.stops = vec![Stop { node: "b".to_owned(), from: at(95), to: at(to) }];
+        })
+    };
+    assert_eq!(about_to_start(4_900), "", "`b` had decided to start it when it was stopped");
+    assert!(about_to_start(3_900).contains("was not killed"), "`b` had time to look at its lease");
     assert!(stopped(5_001, 9_000).contains("was not killed"));
 }
 
