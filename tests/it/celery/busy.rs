@@ -48,10 +48,16 @@ impl Busy {
         let results = client.run(code, json!({"ids": self.ids})).await?;
         assert_eq!(results.as_array().map(Vec::len), Some(self.ids.len()));
         assert_eq!(client.call("wire.add", json!([2, 3])).await?, json!(5), "and new ones are taken");
-        for number in 1..=WAITING {
-            assert_eq!(stage.starts(number)?, 1, "{number} was not running at the outage");
-        }
         assert_eq!(stage.dead().await?, Vec::<Value>::new());
+        Ok(())
+    }
+
+    /// Looks that nothing that waited through the outage has begun twice. RabbitMQ gives back what is held as soon as a
+    /// connection is lost, also what has begun and ended meanwhile.
+    pub(super) fn began_once(&self) -> anyhow::Result<()> {
+        for number in 1..=WAITING {
+            assert_eq!(self.stage.starts(number)?, 1, "{number} was not running at the outage");
+        }
         Ok(())
     }
 }

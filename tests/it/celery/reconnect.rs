@@ -57,6 +57,7 @@ macro_rules! busy {
         rwork_tests::stage::unless_it_hangs(&journal, async move {
             $test;
             $busy.all_come().await?;
+            $busy.began_once()?;
             assert_eq!($busy.stage.starts(0)?, 1, "what was running at the outage was left alone");
             Ok(())
         })
