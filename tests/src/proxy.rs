@@ -1,8 +1,8 @@
 //! A place before a server that can be shut, fall silent, stand still, or cut one connection at a chosen point: what a
 //! broken network looks like from a worker.
 //!
-//! Owns the listener and its connections. [`fault`] says which request or answer is met, [`pipe`] carries the bytes of one
-//! connection and does what was said, [`wire`] finds where requests and answers end.
+//! Owns the listener and its connections. `fault` says which request or answer is met, `pipe` carries the bytes of one
+//! connection and does what was said, `wire` finds where requests and answers end.
 
 mod fault;
 mod gate;
