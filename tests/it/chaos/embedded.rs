@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rwork_embedded::{Embedded, Options};
-use rwork_tests::history::{History, Producer, Progress, judge};
+use rwork_tests::history::{History, Producer, judge};
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{client, say, seed, unless_it_hangs};
 use rwork_tests::python::Version;
@@ -37,8 +37,12 @@ async fn run(scale: Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
     let ground = Arc::new(Ground::new(journal, url.clone(), url, "", json!({}))?);
     let mut crew = Crew::of(&[Kind::Rwork, Kind::Rwork], Arc::clone(&ground)).await?;
     let (up, is_up) = watch::channel(true);
-    let progress = Progress::new(journal.reader());
-    let mut producing = tokio::spawn(produce_mix(Producer::new(client(&database))?, scale, progress, is_up));
+    let mut producing = tokio::spawn(produce_mix(
+        Producer::new(client(&database))?,
+        Arc::new(database.clone()),
+        scale,
+        is_up,
+    ));
     let mut schedule = Schedule::new(&HAPPENINGS, seed);
     let mut pace = interval(scale.every);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -42,8 +42,7 @@ async fn run(scale: Scale, journal: &Journal) -> anyhow::Result<()> {
     let mut crew = Crew::of(&[Kind::Rwork, Kind::Rwork], Arc::clone(&ground)).await?;
     let client = Client::new(Arc::new(broker.clone()), Arc::new(backend.clone()));
     let (up, is_up) = watch::channel(true);
-    let progress = Progress::new(journal.reader());
-    let producing = tokio::spawn(produce_mix(Producer::new(client)?, scale, progress, is_up));
+    let producing = tokio::spawn(produce_mix(Producer::new(client)?, Arc::new(broker.clone()), scale, is_up));
     Progress::new(journal.reader()).reach(scale.tasks / 4).await;
     up.send_replace(false);
     master.kill_9()?;

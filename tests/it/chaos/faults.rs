@@ -1,21 +1,21 @@
 //! What befalls workers and their store, one thing every two seconds, each kind as often as every other.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rwork_tests::history::{Fault, Producer, Progress, Verdict};
+use rwork_broker::{Broker, QueueInfo};
+use rwork_tests::history::{Fault, Producer, Verdict};
 use rwork_tests::process::is_full_run;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::BUSY_SPINS;
 
-/// Tasks of one group that [`Producer::send_mix`] sends.
-const GROUP: u64 = 10;
-/// Groups of one send.
+/// Groups of ten tasks in one send.
 const GROUPS: u64 = 10;
 
-/// A producer that was refused tries again after this.
+/// A producer that was refused, or is too far ahead, tries again after this.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Something that happens to a worker or to the store.
@@ -40,7 +40,7 @@ pub(super) enum Happening {
 pub(super) struct Scale {
     /// Tasks: three fifths are steps of chains of three, a tenth is retried once.
     pub(super) tasks: u64,
-    /// The producer stays ahead of the workers by so many at most.
+    /// Messages that wait or are held, at most.
     pub(super) ahead: u64,
     /// Something happens so often.
     pub(super) every: Duration,
@@ -55,7 +55,7 @@ pub(super) struct Scale {
 
 const SHORT: Scale = Scale {
     tasks: 3_000,
-    ahead: 600,
+    ahead: 200,
     every: Duration::from_millis(700),
     stop: Duration::from_millis(2_500),
     pause: Duration::from_secs(2),
@@ -66,7 +66,7 @@ const SHORT: Scale = Scale {
 
 const FULL: Scale = Scale {
     tasks: 50_000,
-    ahead: 2_000,
+    ahead: 1_000,
     every: Duration::from_secs(2),
     stop: Duration::from_secs(8),
     pause: Duration::from_secs(7),
@@ -109,24 +109,28 @@ impl Schedule {
     }
 }
 
-/// One producer of a mix of tasks that goes on through outages, and is never far ahead of the workers. What a worker of
-/// Celery's ran is not in their log, so that it also goes on when nobody has said anything for a while.
+/// One producer of a mix of tasks that goes on through outages, and is never far ahead of the workers.
 pub(super) async fn produce_mix(
     mut producer: Producer,
+    broker: Arc<dyn Broker>,
     scale: Scale,
-    mut progress: Progress,
     mut is_up: watch::Receiver<bool>,
 ) -> anyhow::Result<Producer> {
-    let batch = GROUPS * GROUP;
     while (producer.accepted.len() as u64) < scale.tasks {
-        let behind = (producer.accepted.len() as u64 + batch).saturating_sub(scale.ahead);
-        let _ = tokio::time::timeout(scale.every, progress.reach(behind)).await;
+        // What an outage hides is not waited for.
+        while broker.queues().await.is_ok_and(|queues| backlog(&queues) > scale.ahead) {
+            sleep(PAUSE).await;
+        }
         if !producer.send_mix(GROUPS, BUSY_SPINS).await? {
             is_up.wait_for(|is_up| *is_up).await?;
             sleep(PAUSE).await;
         }
     }
     Ok(producer)
+}
+
+fn backlog(queues: &[QueueInfo]) -> u64 {
+    queues.iter().map(|queue| queue.ready + queue.unsettled).sum()
 }
 
 /// The three counts that a promise is made of.

@@ -15,7 +15,7 @@ use rwork_client::Client;
 use rwork_protocol::Timestamp;
 use rwork_redis::{Options, Redis, Role};
 use rwork_tests::binary::before;
-use rwork_tests::history::{Beside, History, Outage, Producer, Progress, judge, ledger};
+use rwork_tests::history::{Beside, History, Outage, Producer, judge, ledger};
 use rwork_tests::journal::Journal;
 use rwork_tests::process::{say, seed, unless_it_hangs};
 use rwork_tests::proxy::Proxy;
@@ -63,8 +63,8 @@ async fn run(scale: Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
     let mut crew = Crew::start(Arc::clone(&ground)).await?;
     let client = Client::new(Arc::new(broker.clone()), Arc::new(backend.clone()));
     let (up, is_up) = watch::channel(true);
-    let progress = Progress::new(journal.reader());
-    let mut producing = tokio::spawn(produce_mix(Producer::new(client)?, scale, progress, is_up));
+    let mut producing =
+        tokio::spawn(produce_mix(Producer::new(client)?, Arc::new(broker.clone()), scale, is_up));
     let mut place = Place { server: Arc::clone(&server), proxy, scale, up, outages: Vec::new() };
     let happenings: &[Happening] = if before().is_some() { &HAPPENINGS_BESIDE } else { &HAPPENINGS };
     let mut schedule = Schedule::new(happenings, seed);
