@@ -66,7 +66,8 @@ async fn a_full_server_takes_no_more_than_a_bound() {
     within("a small result", async { while redis.store(vec![result("other", 100)]).await.is_err() {} }).await;
     let mut admin = server.admin().await;
     admin.del::<_, ()>("celery").await.unwrap();
-    assert_eq!(redis.store(small()).await.unwrap(), [Stored::Written; 2]);
+    // The small one may have been stored before.
+    assert_eq!(redis.store(small()).await.unwrap().first(), Some(&Stored::Written));
 }
 
 #[tokio::test]
