@@ -36,6 +36,8 @@ pub struct History {
     pub stops: Vec<Stop>,
     /// Which worker was handed which message, in the order of each worker's log.
     pub receipts: Vec<Receipt>,
+    /// Which worker decided to start which task, as its own log says.
+    pub decisions: Vec<Decision>,
     /// The records of ready states.
     pub records: BTreeMap<u64, Record>,
     /// Dead letters, with their reasons.
@@ -132,6 +134,17 @@ pub struct Receipt {
     pub at: Timestamp,
     /// How often it was handed out so far, this time included.
     pub deliveries: u64,
+}
+
+/// One worker's word that it starts a task, written before the task's own first line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Which task.
+    pub number: u64,
+    /// The worker's node name.
+    pub node: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl History {

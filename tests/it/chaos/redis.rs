@@ -15,9 +15,9 @@ use rwork_client::Client;
 use rwork_protocol::Timestamp;
 use rwork_redis::{Options, Redis, Role};
 use rwork_tests::binary::before;
-use rwork_tests::history::{Beside, Fault, History, Outage, Producer, judge, ledger};
+use rwork_tests::history::{Beside, History, Outage, Producer, judge, ledger};
 use rwork_tests::journal::Journal;
-use rwork_tests::process::{is_full_run, say, seed, unless_it_hangs};
+use rwork_tests::process::{say, seed, unless_it_hangs};
 use rwork_tests::proxy::Proxy;
 use rwork_tests::redis::{self, RedisServer};
 use serde_json::json;
@@ -102,18 +102,9 @@ async fn run(scale: Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
     if !verdict.faults.is_empty() {
         say(format_args!("{}", history.around(&verdict)));
     }
-    // Known and open: in about one short run of four a step whose predecessor ran beside a Celery worker came twice, and
-    // it is not told yet whose doing that was. The short form fails for what is lost alone; the full one for everything.
-    if is_full_run() {
-        verdict.clean()?;
-        anyhow::ensure!(
-            verdict.redelivered > 0,
-            "no kill met a worker that held a message: nothing was shown"
-        );
-    }
-    let lost = verdict.faults.iter().filter(|fault| matches!(fault, Fault::Lost(_))).count();
-    anyhow::ensure!(lost == 0, "{lost} accepted messages are lost");
+    verdict.clean()?;
     anyhow::ensure!(schedule.rounds > 0, "it was over before everything had happened once");
+    anyhow::ensure!(verdict.redelivered > 0, "no kill met a worker that held a message: nothing was shown");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use rwork_backend::ResultBackend;
 use rwork_broker::{Broker, DeadLetterQuery};
 use rwork_protocol::{DecodeLimits, TaskId, Timestamp, decode};
 
-use super::{History, Kill, Line, Producer, Receipt, Word};
+use super::{Decision, History, Kill, Line, Producer, Receipt, Word};
 use crate::journal::{Entry, Journal};
 
 /// Records read in one round trip.
@@ -32,7 +32,9 @@ impl History {
             accepted.iter().map(|(number, id)| (id.clone(), *number)).collect();
         let mut history = Self { accepted, unsure, follows, kills, ..Self::default() };
         history.lines = lines(log)?;
-        history.receipts = journal.so_far().iter().filter_map(|entry| receipt(entry, &numbers)).collect();
+        let entries = journal.so_far();
+        history.receipts = entries.iter().filter_map(|entry| receipt(entry, &numbers)).collect();
+        history.decisions = entries.iter().filter_map(|entry| decision(entry, &numbers)).collect();
         history.add_records(backend).await?;
         history.add_leftovers(broker, &numbers).await?;
         Ok(history)
@@ -94,14 +96,18 @@ fn read(line: &str) -> Option<Line> {
 }
 
 fn receipt(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Receipt> {
-    if !entry.says("task received") {
-        return None;
-    }
-    let number = *numbers.get(&TaskId::new(entry.field("task_id")?).ok()?)?;
-    Some(Receipt {
-        number,
-        node: entry.node.to_string(),
-        at: entry.at()?,
-        deliveries: entry.number("deliveries")?,
-    })
+    let number = number_if(entry, "task received", numbers)?;
+    let deliveries = entry.number("deliveries")?;
+    Some(Receipt { number, node: entry.node.to_string(), at: entry.at()?, deliveries })
+}
+
+fn decision(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Decision> {
+    let number = number_if(entry, "task started", numbers)?;
+    Some(Decision { number, node: entry.node.to_string(), at: entry.at()? })
+}
+
+/// The task's number, where the entry says this.
+fn number_if(entry: &Entry, message: &str, numbers: &HashMap<TaskId, u64>) -> Option<u64> {
+    let id = entry.says(message).then(|| entry.field("task_id")).flatten()?;
+    numbers.get(&TaskId::new(id).ok()?).copied()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rwork_protocol::State;
 
-use super::{History, Line, Receipt};
+use super::{Decision, History, Line, Receipt};
 #[cfg(test)]
 use excuses::ACK_MS;
 use excuses::explain;
@@ -205,11 +205,17 @@ impl Fault {
 impl History {
     /// What is known of the tasks that have faults, and of their workers, for people.
     pub fn around(&self, verdict: &Verdict) -> String {
-        let numbers: BTreeSet<u64> = verdict.faults.iter().filter_map(Fault::number).collect();
+        // With those that they follow, which are what a doubled one comes from.
+        let faults = verdict.faults.iter().filter_map(Fault::number);
+        let numbers: BTreeSet<u64> = faults.flat_map(|number| self.line_of(number)).collect();
         let lines: Vec<&Line> = self.lines.iter().filter(|line| numbers.contains(&line.number)).collect();
         let receipts = self.receipts.iter().filter(|receipt| numbers.contains(&receipt.number));
         let receipts: Vec<&Receipt> = receipts.collect();
-        format!("{lines:#?}\n{receipts:#?}\n{:#?}\n{:#?}", self.kills, self.stops)
+        let decisions = self.decisions.iter().filter(|decision| numbers.contains(&decision.number));
+        let decisions: Vec<&Decision> = decisions.collect();
+        let outages = self.beside.as_ref().map(|beside| &beside.outages);
+        let (kills, stops) = (&self.kills, &self.stops);
+        format!("{lines:#?}\n{receipts:#?}\n{decisions:#?}\n{kills:#?}\n{stops:#?}\n{outages:#?}")
     }
 }
 

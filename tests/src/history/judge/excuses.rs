@@ -3,15 +3,11 @@
 use rwork_protocol::{State, Timestamp};
 
 use super::Fault;
-use crate::history::{History, Line, Receipt, Word};
+use crate::history::{Decision, History, Line, Receipt, Word};
 
 /// How long a result may be stored, in milliseconds, before its message must be acknowledged, where these are two steps:
 /// many times what it takes on a busy machine, and short beside a lease.
 pub(super) const ACK_MS: i64 = 3_000;
-
-/// How long a worker that stood still may take, in milliseconds, from going on to the start line of a task that it had
-/// begun to start: many times what making an instance takes on a busy machine, and less than its next renewal.
-const LATE_START_MS: i64 = 1_000;
 
 /// What Celery's worker makes of a task when its own connection is lost while it stores the result.
 const CONNECTION_ERRORS: [&str; 7] = [
@@ -72,14 +68,20 @@ impl History {
             || self.was_about_to_start(first, second)
     }
 
-    /// Whether the second one had begun to start it when it was stopped, the first one got the message meanwhile, and the
-    /// second one wrote its line as soon as it went on.
+    /// Whether one of the two had decided to start it before it was stopped, and began when it went on: the other one got
+    /// the message meanwhile.
     fn was_about_to_start(&self, first: &Line, second: &Line) -> bool {
-        let (first_at, second_at) = (first.at.as_millis(), second.at.as_millis());
-        self.stops.iter().any(|stop| {
-            let (from, to) = (stop.from.as_millis(), stop.to.as_millis());
-            stop.node == second.node && from <= first_at && (0..LATE_START_MS).contains(&(second_at - to))
-        })
+        self.was_stopped_in_between(first) || self.was_stopped_in_between(second)
+    }
+
+    /// Whether a worker was stopped between its last decision to start a task and the task's own first line.
+    fn was_stopped_in_between(&self, start: &Line) -> bool {
+        let is_its_own = |decision: &&Decision| {
+            (decision.number, &decision.node) == (start.number, &start.node)
+                && decision.at.as_millis() <= start.at.as_millis()
+        };
+        let decided = self.decisions.iter().filter(is_its_own).map(|decision| decision.at).max();
+        decided.is_some_and(|decided| self.stood_still(&start.node, decided, start.at))
     }
 
     /// Whether the server's absence may make this worker's tasks run again.
@@ -87,11 +89,17 @@ impl History {
         self.is_celery(node) || self.beside.as_ref().is_some_and(|beside| beside.held_by_connections)
     }
 
-    /// Whether it follows what a worker of Celery's ran when the server went away, which may have published it twice.
+    /// Whether it follows, at whatever distance, what a worker of Celery's ran and may have published twice: the server
+    /// went away meanwhile, or what it follows was run once more, which is judged by itself. Celery publishes before it
+    /// acknowledges.
     pub(super) fn was_doubled_by_celery(&self, second: &Line) -> bool {
-        let Some(before) = self.follows.get(&second.number) else { return false };
-        let mut starts = self.lines.iter().filter(|line| line.word == Word::Start && line.number == *before);
-        starts.any(|line| self.is_celery(&line.node) && self.was_away(line.at, second.at))
+        self.line_of(second.number).skip(1).any(|before| {
+            let starts =
+                || self.lines.iter().filter(|line| line.word == Word::Start && line.number == before);
+            let again = |line: &Line| starts().any(|again| line.at < again.at && again.at <= second.at);
+            starts()
+                .any(|line| self.is_celery(&line.node) && (self.was_away(line.at, second.at) || again(line)))
+        })
     }
 
     /// A second start of this number, as a fault.
@@ -111,7 +119,7 @@ impl History {
     }
 
     /// The number and those that it follows, nearest first.
-    fn line_of(&self, number: u64) -> impl Iterator<Item = u64> {
+    pub(super) fn line_of(&self, number: u64) -> impl Iterator<Item = u64> {
         std::iter::successors(Some(number), |number| self.follows.get(number).copied())
     }
 

@@ -4,7 +4,7 @@
 use rwork_protocol::{Record, TaskId, Timestamp};
 
 use super::*;
-use crate::history::{Beside, Kill, Outage, Stop, Word};
+use crate::history::{Beside, Decision, Kill, Outage, Stop, Word};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -158,15 +158,26 @@ fn a_stopped_worker_is_taken_for_a_dead_one_while_it_stood_still() {
         })
     };
     assert_eq!(stopped(90, 4_000), "");
-    let about_to_start = |to| {
+    assert!(stopped(5_001, 9_000).contains("was not killed"));
+    assert!(stopped(60, 95).contains("was not killed"), "it went on before it began");
+}
+
+#[test]
+fn a_worker_that_is_stopped_between_its_decision_and_the_start_is_excused() {
+    let stopped = |node: &str, (from, to), decided| {
         faults(killed(), |h| {
             h.kills.clear();
-            h.stops = vec![Stop { node: "b".to_owned(), from: at(95), to: at(to) }];
+            h.stops = vec![Stop { node: node.to_owned(), from: at(from), to: at(to) }];
+            h.decisions = vec![Decision { number: 1, node: node.to_owned(), at: at(decided) }];
         })
     };
-    assert_eq!(about_to_start(4_900), "", "`b` had decided to start it when it was stopped");
-    assert!(about_to_start(3_900).contains("was not killed"), "`b` had time to look at its lease");
-    assert!(stopped(5_001, 9_000).contains("was not killed"));
+    assert_eq!(stopped("b", (95, 4_900), 94), "", "`b` is late");
+    assert_eq!(stopped("a", (95, 99), 94), "", "`a` is late, and the other one has it already");
+    assert_eq!(stopped("a", (95, 99), 96), "", "the stop is noted just before it is made");
+    for (node, stop, decided) in [("b", (95, 4_900), 4_901), ("a", (80, 90), 91)] {
+        let found = stopped(node, stop, decided);
+        assert!(found.contains("was not killed"), "`{node}` had gone on when it decided: {found}");
+    }
 }
 
 #[test]
@@ -176,6 +187,30 @@ fn what_follows_is_called_by_its_name_when_it_doubles() {
         h.follows.insert(1, 0);
     };
     assert!(faults(killed(), follows).starts_with("task 1 follows another one and ran twice"));
+}
+
+/// [`killed`] without a kill, behind another task that `first` ran at 50 and, unless it is `None`, again at that time.
+fn behind(first: &str, again: Option<i64>) -> String {
+    faults(killed(), |h| {
+        h.kills.clear();
+        h.beside = Some(Beside { celery: ["celery".to_owned()].into(), ..Beside::default() });
+        // There is one between them, so that it isn't the nearest alone that counts.
+        h.follows = [(1, 7), (7, 8)].into();
+        h.kills.push(Kill { node: first.to_owned(), at: at(60) });
+        h.unsure.insert(8);
+        let before = |line: Line| Line { number: 8, ..line };
+        h.lines.push(before(line(Word::Start, first, 50)));
+        h.lines.extend(again.map(|at| before(line(Word::Start, "c", at))));
+    })
+}
+
+#[test]
+fn what_celery_publishes_and_does_not_acknowledge_may_double_behind_it() {
+    assert_eq!(behind("celery", Some(4_000)), "");
+    for (first, again) in [("celery", None), ("celery", Some(6_000)), ("d", Some(4_000))] {
+        let found = behind(first, again);
+        assert!(found.starts_with("task 1 follows another one and ran twice"), "{first} {again:?}: {found}");
+    }
 }
 
 #[test]
