@@ -164,12 +164,14 @@ impl History {
         self.beside.as_ref().is_some_and(|beside| beside.celery.contains(node))
     }
 
-    /// The starts of each number, in order.
+    /// The starts of each number, by time: a task that is stopped between looking at its clock and writing its line has
+    /// written it after younger ones.
     fn starts(&self) -> BTreeMap<u64, Vec<&Line>> {
         let mut starts: BTreeMap<u64, Vec<&Line>> = BTreeMap::new();
         for line in self.lines.iter().filter(|line| line.word == Word::Start) {
             starts.entry(line.number).or_default().push(line);
         }
+        starts.values_mut().for_each(|starts| starts.sort_by_key(|line| line.at));
         starts
     }
 }

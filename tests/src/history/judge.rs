@@ -128,12 +128,14 @@ impl Verdict {
             if let Some(stored) = history.stored(*number)
                 && stored.as_millis() < last.at.as_millis()
             {
-                let was_unacked = |first: &&Line| history.was_unacked(stored, first, last);
-                if history.was_doubled_by_celery(last) || earlier.last().is_some_and(was_unacked) {
+                // Of which of the earlier ones it is the result.
+                let maker = earlier.iter().rfind(|start| start.at.as_millis() <= stored.as_millis());
+                let was_unacked = |maker: &&Line| history.was_unacked(stored, maker, last);
+                if history.was_doubled_by_celery(last) || maker.is_some_and(was_unacked) {
                     self.stored_unacked += 1;
                     continue;
                 }
-                let first = earlier.last().map_or("nobody", |first| first.node.as_str());
+                let first = maker.map_or("nobody", |maker| maker.node.as_str());
                 let why = format!("`{}` ran it although the result of `{first}` was stored", last.node);
                 self.faults.push(history.twice(*number, why));
             }

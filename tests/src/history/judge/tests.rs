@@ -241,6 +241,34 @@ fn a_stored_result_is_excused_until_its_ack_was_due() {
 }
 
 #[test]
+fn a_stopped_workers_late_success_is_excused_and_no_other_ones() {
+    // `a` was stopped before its success was stored, `b` was killed, `c` ran it last.
+    let ran_by_three = |stopped: &str| {
+        faults(killed(), |h| {
+            let stop = |node: &str| Stop { node: node.to_owned(), from: at(104), to: at(4_000) };
+            h.kills = vec![Kill { node: "b".to_owned(), at: at(5_005) }];
+            h.kills.extend((stopped != "a").then(|| Kill { node: "a".to_owned(), at: at(4_500) }));
+            h.stops = vec![stop(stopped)];
+            h.lines.push(line(Word::Start, "c", 6_000));
+            h.beside = Some(Beside::default());
+            store(h, 104);
+        })
+    };
+    assert_eq!(ran_by_three("a"), "");
+    let found = ran_by_three("d");
+    assert_eq!(found, "task 1 ran twice: `c` ran it although the result of `a` was stored");
+}
+
+#[test]
+fn starts_are_judged_by_their_times() {
+    let mut stopped = killed();
+    stopped.kills.clear();
+    stopped.stops = vec![Stop { node: "a".to_owned(), from: at(101), to: at(5_100) }];
+    assert_eq!(faults(stopped.clone(), |_| {}), "");
+    assert_eq!(faults(stopped, |h| h.lines.swap(0, 1)), "", "`a` wrote its line when it went on");
+}
+
+#[test]
 fn only_what_is_proved_to_be_kombus_loss_is_excused() {
     let lost = |dropped: &[u64]| {
         faults(cut(), |h| {
