@@ -164,12 +164,13 @@ fn take(state: &Mutex<State>, client: TcpStream, faults: &Faults, gate: &Arc<Gat
     if state.mode == Mode::Shut {
         return Ok(());
     }
-    state.open.push(client.try_clone()?);
     if state.mode == Mode::Silent {
+        state.open.push(client);
         return Ok(());
     }
+    // A server that is not there: the client is closed with what is dropped here.
     let server = TcpStream::connect(("127.0.0.1", state.server))?;
-    state.open.push(server.try_clone()?);
+    state.open.extend([client.try_clone()?, server.try_clone()?]);
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     pipe::join(client, server, faults.clone(), Arc::clone(gate))

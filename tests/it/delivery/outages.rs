@@ -1,13 +1,17 @@
 //! A server that does not serve for longer than a lease, while workers run a task and look at each other.
 
+use std::sync::Arc;
+
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use rwork_tests::child::free_port;
+use rwork_tests::proxy::{Cut, Fault, Met, Proxy};
 use rwork_tests::redis::{Options, RedisServer};
+use rwork_tests::stage::Stage;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{OUTAGE, each_started_once, send_chain, stage};
+use super::{LEASE, OUTAGE, each_started_once, send_chain, stage};
 
 /// Fault 3: a task that runs while this happens runs once, in the worker that had it, and so does what follows it.
 async fn a_running_task_is_left_alone(
@@ -129,4 +133,32 @@ async fn the_server_cannot_save() -> anyhow::Result<()> {
         Ok(cmd("CONFIG").arg("SET").arg("stop-writes-on-bgsave-error").arg("no").query_async(redis).await?)
     })
     .await
+}
+
+/// The first new connections after a cut are taken, and never answered: who waits for one of them as long as people do
+/// misses a lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_connections_are_silent() -> anyhow::Result<()> {
+    const SILENT: usize = 4;
+    let server = Arc::new(RedisServer::start(Options::default())?);
+    let (stage, proxy) = (Stage::on(Arc::clone(&server))?, Proxy::before(server.port())?);
+    stage.configure("", &format!("[redis]\nlease = {}\n", LEASE.as_secs()))?;
+    stage
+        .test(async {
+            let client = stage.client().await?;
+            let holder = stage.worker_through(&proxy, "holder@test", &[]).await?;
+            let ids = send_chain(&client, 1, "go").await?;
+            stage.started(&ids[0]).await;
+            let _other = stage.worker("other@test", &[]).await?;
+            let silent: Vec<Met> =
+                (0..SILENT).map(|_| proxy.on(Fault::at(Cut::HoldAnswer, "HELLO"))).collect();
+            proxy.cut_all();
+            silent[0].happened().await;
+            sleep(OUTAGE).await;
+            stage.open("go")?;
+            assert_eq!(client.get(&ids[0]).await?["node"], json!(holder.node()));
+            client.get(&ids[1]).await?;
+            each_started_once(&stage, [1, 2]).await
+        })
+        .await
 }

@@ -1,6 +1,7 @@
 //! The broker trait on Redis.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -66,6 +67,8 @@ pub(crate) struct BrokerState {
     pub(crate) keys: BrokerKeys,
     /// Queues that were bound by this handle. Held for one look.
     bound: Mutex<HashSet<QueueName>>,
+    /// A consumer of this handle was told that it is dead, and none has followed it yet.
+    pub(crate) has_died: AtomicBool,
 }
 
 /// Queues whose bindings are remembered as made; then it begins anew.
@@ -73,7 +76,7 @@ const BOUND_MAX: usize = 10_000;
 
 impl BrokerState {
     pub(crate) fn new(transport: &Transport) -> Self {
-        Self { keys: BrokerKeys::new(transport), bound: Mutex::default() }
+        Self { keys: BrokerKeys::new(transport), bound: Mutex::default(), has_died: AtomicBool::new(false) }
     }
 
     /// Those of the queues that this handle has not bound yet.

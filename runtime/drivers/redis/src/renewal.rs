@@ -1,6 +1,7 @@
 //! Renewals: showing others that a consumer lives, on a connection of its own, and looking at others.
 
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use redis::Value;
 use rwork_protocol::service::Error;
@@ -57,9 +58,15 @@ struct Renewed {
 
 impl Renewal {
     pub(crate) fn new(inner: &Inner) -> Self {
-        let observer = Observer::new(inner.options.lease, inner.target.dial_deadline());
+        let lease = inner.options.lease;
+        let target = inner.target.within_lease(lease);
+        let mut observer = Observer::new(lease, target.dial_deadline());
+        if inner.broker.has_died.swap(false, Ordering::Relaxed) {
+            // Whatever took its line from the consumer before may have taken others'.
+            observer.failed();
+        }
         let state = State { cursor: "0".to_owned(), queue: 0, unexplained: 0, observer };
-        Self { link: Link::new(inner.target.clone()), state: Mutex::new(state) }
+        Self { link: Link::new(Arc::new(target)), state: Mutex::new(state) }
     }
 
     /// Renews; false when resuming has something to say. Tells the reaper of the dead.

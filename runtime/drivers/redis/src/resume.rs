@@ -4,6 +4,7 @@
 //! of a process only the first to resume goes on.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use redis::Value;
@@ -85,6 +86,7 @@ pub(crate) async fn resume(shared: &Shared) -> Result<Resumed, Error> {
         // The batch that was not answered may be committed over this line once more.
         Value::BulkString(word) if word == b"dead" => {
             locked(&shared.tokens).set(token);
+            shared.inner.broker.has_died.store(true, Ordering::Relaxed);
             Ok(Resumed::Dead)
         }
         held => {
