@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::{Server, within};
 use redis::AsyncCommands;
-use rwork_broker::{Broker, Committed, DeadLetterQuery, Disposition, Error, Resumed};
+use rwork_broker::{Broker, Committed, Consumer, DeadLetterQuery, Disposition, Error, Resumed};
 use rwork_redis::Redis;
 
 use crate::common;
@@ -74,6 +74,14 @@ async fn who_renews_lives() {
     assert_eq!(settle(&*held, came, Disposition::Ack).await, [Committed::Done]);
 }
 
+/// Renews. What is not answered in time is asked again at the next beat; only the store's word ends anything.
+async fn renews(consumer: &dyn Consumer) {
+    match within("renew", consumer.renew()).await {
+        Ok(stands) => assert!(stands),
+        Err(error) => assert!(matches!(error, Error::Unreachable { .. }), "{error}"),
+    }
+}
+
 /// A server that sleeps longer than a lease, or lets nobody in, makes nobody dead: nor does an observer that slept.
 #[tokio::test]
 async fn a_server_that_sleeps_makes_nobody_dead() {
@@ -94,8 +102,8 @@ async fn a_server_that_sleeps_makes_nobody_dead() {
         for _ in 0..40 {
             beat.tick().await;
             // The observer asks first, so that it sees the old counter after the sleep.
-            assert!(within("renew", observer.renew()).await.unwrap());
-            assert!(within("renew", held.renew()).await.unwrap());
+            renews(&*observer).await;
+            renews(&*held).await;
         }
         sleeping.await.unwrap().unwrap();
     }
