@@ -9,14 +9,15 @@ use rwork_sandbox::{Grants, Sandbox, SandboxConfig, TaskDeclaration, TaskPattern
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use wasmparser::{ConstExpr, Operator, Parser, Payload, ValType};
+use wasmparser::{ConstExpr, Data, DataKind, Operator, Parser, Payload, ValType};
 
 use crate::config::show_bytes;
 use crate::failure::Failure;
 use crate::printer::{Printer, Tone, tame};
 
-/// A plugin that is born with less grows its memory before its first byte of work, which costs more than the work.
-const INITIAL_MEMORY_MIN: usize = 512 << 10;
+/// A plugin that is born with less room for its heap grows its memory before its first byte of work, which costs more than
+/// the work.
+const HEAP_MIN: u64 = 64 << 10;
 
 /// A larger stack pushes a small plugin's data out of what the worker clears fast between two tasks.
 const STACK_MAX: u64 = 512 << 10;
@@ -40,6 +41,8 @@ pub(crate) struct Examined {
     pub(crate) initial_memory: usize,
     /// Its stack, where it can be told.
     pub(crate) stack: Option<u64>,
+    /// Room for a heap in the memory that it starts with, at most: what its data leaves.
+    pub(crate) heap: u64,
     /// Whether it has a cleanup hook.
     pub(crate) cleanup: bool,
 }
@@ -73,6 +76,7 @@ pub(crate) async fn examine(sandbox: &Sandbox, path: &Path) -> anyhow::Result<Ex
     let code = compiled.map_err(|error| wrong(error.into()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let prepared = Arc::new(sandbox.link(&code, &name, everything()?).map_err(|error| wrong(error.into()))?);
+    let initial_memory = prepared.initial_memory_bytes();
     let description = sandbox.describe(&prepared).await.map_err(|error| wrong(error.into()))?;
     for task in &description.tasks {
         TaskOptions::from_json(&task.options)
@@ -85,8 +89,9 @@ pub(crate) async fn examine(sandbox: &Sandbox, path: &Path) -> anyhow::Result<Ex
         imports: code.imports(),
         sdk: description.sdk,
         tasks: description.tasks,
-        initial_memory: prepared.initial_memory_bytes(),
+        initial_memory,
         stack: stack_of(&wasm),
+        heap: (initial_memory as u64).saturating_sub(data_end(&wasm)),
         cleanup: prepared.has_cleanup(),
     })
 }
@@ -113,6 +118,20 @@ fn stack_of(wasm: &[u8]) -> Option<u64> {
     None
 }
 
+/// Where the data of the first core module that has any ends in its memory. Data that starts as zeros is not in the file.
+fn data_end(wasm: &[u8]) -> u64 {
+    let parts = Parser::new(0).parse_all(wasm).map_while(Result::ok);
+    let data = parts.into_iter().find_map(|part| match part {
+        Payload::DataSection(data) => Some(data),
+        _ => None,
+    });
+    let end = |data: Data<'_>| match data.kind {
+        DataKind::Active { offset_expr, .. } => Some(constant(&offset_expr)? + data.data.len() as u64),
+        DataKind::Passive => None,
+    };
+    data.into_iter().flatten().map_while(Result::ok).filter_map(end).max().unwrap_or_default()
+}
+
 fn constant(expression: &ConstExpr<'_>) -> Option<u64> {
     match expression.get_operators_reader().read().ok()? {
         Operator::I32Const { value } => u64::try_from(value).ok(),
@@ -133,11 +152,11 @@ impl Examined {
     /// What would make it slow.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.initial_memory < INITIAL_MEMORY_MIN {
+        if self.heap < HEAP_MIN {
             warnings.push(format!(
-                "it is born with {} of memory and will grow it at each invocation; link it with \
-                 `--initial-memory=524288`, as `rwork build` does",
-                show_bytes(self.initial_memory as u64)
+                "its heap is born with {} and will grow at each invocation; link it with `--initial-heap=65536`, as \
+                 `rwork build` does",
+                show_bytes(self.heap)
             ));
         }
         if let Some(stack) = self.stack.filter(|stack| *stack > STACK_MAX) {
@@ -158,6 +177,7 @@ impl Examined {
             "sdk": self.sdk,
             "initial_memory_bytes": self.initial_memory,
             "stack_bytes": self.stack,
+            "heap_bytes": self.heap,
             "cleanup": self.cleanup,
             "imports": self.imports,
             "grants_needed": self.grants_needed(),

@@ -24,10 +24,10 @@ const PROFILE: [&str; 7] = [
 ];
 
 /// How a guest is linked (docs/sdk.md); given only where the folder's own configuration does not say so already.
-const RUSTFLAGS: &str = "target.wasm32-wasip2.rustflags=[\"-Clink-arg=--initial-memory=524288\", \"-Clink-arg=-zstack-size=131072\"]";
+const RUSTFLAGS: &str = "target.wasm32-wasip2.rustflags=[\"-Clink-arg=--initial-heap=65536\", \"-Clink-arg=-zstack-size=131072\"]";
 
 /// What says that a folder's own configuration links as it should.
-const LINKED_ALREADY: &str = "--initial-memory";
+const LINKED_ALREADY: [&str; 2] = ["--initial-heap", "--initial-memory"];
 
 /// A component that cargo made.
 #[derive(Debug)]
@@ -116,9 +116,10 @@ fn command(folder: &Path, manifest: &Path, locked: bool) -> anyhow::Result<Comma
 /// Whether a `.cargo/config.toml`, here or above, has the link settings: twice the same would be another build.
 fn links_already(folder: &Path) -> anyhow::Result<bool> {
     let folder = folder.canonicalize()?;
-    let mut configurations = folder.ancestors().map(|above| above.join(".cargo/config.toml"));
+    let configurations = folder.ancestors().map(|above| above.join(".cargo/config.toml"));
     Ok(configurations
-        .any(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(LINKED_ALREADY))))
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .any(|text| LINKED_ALREADY.iter().any(|flag| text.contains(flag))))
 }
 
 /// The component in one of cargo's messages, if the package of this manifest made one.
