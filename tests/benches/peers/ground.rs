@@ -92,6 +92,15 @@ impl Serving {
         }
     }
 
+    /// CPU time that its process has taken so far, user's and system's (`proc_pid_stat(5)`, fields 14 and 15).
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
+        // The name, in brackets, may contain anything.
+        let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         child::signal(&self.0, signal)

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 
 pub(crate) const HELP: &str = "\
 Measures rwork beside Celery's prefork and solo pools and the native Rust workers `celery` and `celery-rs`.
-`make bench` builds and installs what it needs.
+`make bench` builds and installs what it needs. RWORK_BEFORE names an `rwork` binary of an edition before: it is measured
+in the same rounds.
 
 Usage: cargo bench --workspace --bench peers -- [OPTIONS]
 

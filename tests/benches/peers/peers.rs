@@ -1,9 +1,9 @@
 //! The workers that are measured, and Celery's client: how each is started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rwork_tests::binary::rwork as binary;
+use rwork_tests::binary::{before, rwork as binary};
 use rwork_tests::child;
 use rwork_tests::guests::{guest, target_directory};
 use rwork_tests::python::Version;
@@ -28,7 +28,8 @@ pub(crate) struct Peer {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Rwork,
+    /// By the path of its binary.
+    Rwork(PathBuf),
     Celery {
         pool: Vec<String>,
         acks: Acks,
@@ -49,7 +50,12 @@ pub(crate) enum Acks {
 
 /// rwork as it comes: as many slots as cores, results stored, acknowledged after.
 pub(crate) fn rwork() -> Peer {
-    Peer { name: "rwork".into(), stores: true, kind: Kind::Rwork }
+    Peer { name: "rwork".into(), stores: true, kind: Kind::Rwork(binary().to_owned()) }
+}
+
+/// The edition before, where `RWORK_BEFORE` names its binary.
+pub(crate) fn rwork_before() -> Option<Peer> {
+    before().map(|path| Peer { name: "rwork, the edition before".into(), kind: Kind::Rwork(path), ..rwork() })
 }
 
 /// Celery's default pool with so many processes.
@@ -62,7 +68,7 @@ pub(crate) fn prefork(processes: usize, acks: Acks) -> Peer {
 
 /// The same without results.
 pub(crate) fn rwork_without_results() -> Peer {
-    Peer { name: "rwork, no results".into(), stores: false, kind: Kind::Rwork }
+    Peer { name: "rwork, no results".into(), stores: false, ..rwork() }
 }
 
 /// Celery's pool of so many threads.
@@ -111,11 +117,11 @@ impl Peer {
     /// The command that serves the queue there. It ends with this process at the latest.
     pub(crate) fn command(&self, urls: &Urls, directory: &Path) -> anyhow::Result<Command> {
         let mut command = match &self.kind {
-            Kind::Rwork => {
+            Kind::Rwork(binary) => {
                 let plugins = directory.join("plugins");
                 std::fs::create_dir_all(&plugins)?;
                 std::fs::copy(guest("noop"), plugins.join("noop.wasm"))?;
-                let mut command = child::mortal(binary());
+                let mut command = child::mortal(binary);
                 command.args(["run", "--quiet", "--broker", &urls.broker, "--backend", &urls.backend]);
                 command.arg("--plugins").arg(plugins);
                 command.env("RWORK_PLUGINS_CACHE_DIR", directory.join("cache"));
@@ -165,6 +171,6 @@ fn python(command: &mut Command, urls: &Urls) {
     command.env("PYTHONPATH", Path::new(SOURCES).join("celery-py")).env("PYTHONDONTWRITEBYTECODE", "1");
 }
 
-fn native_binary(name: &str) -> std::path::PathBuf {
+fn native_binary(name: &str) -> PathBuf {
     target_directory().join("peers/release").join(name)
 }

@@ -18,10 +18,10 @@ use rwork_tests::child;
 use rwork_tests::rabbitmq::RabbitServer;
 use tempfile::TempDir;
 
-use crate::drain::drain;
+use crate::drain::{cpu, drain, rates};
 use crate::ground::{Ground, Left, QUEUE, Serving, Urls};
 use crate::peers::{self, Acks, Peer};
-use crate::report::{Bound, Report};
+use crate::report::{Bound, Report, ratio};
 use crate::results::Results;
 use crate::{options, say, trials, trips};
 
@@ -165,36 +165,41 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
     let best = trials::best(&ground, candidates, options).await?;
     let native_peer = trials::best(&ground, peers::native()?, options).await?.peer;
     let (ours, silent) = (peers::rwork(), peers::rwork_without_results());
-    let mut drains = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-    let mut own = Vec::new();
+    let before = peers::rwork_before();
+    let mut drains = [const { Vec::new() }; 5];
+    let mut own = [Vec::new(), Vec::new()];
     for round in 1..=options.rounds {
         say(format_args!("measuring: rabbitmq, round {round} of {}: draining …", options.rounds));
-        let work = [
+        let mut work = vec![
             (&ours, options.tasks),
             (&best.peer, best.tasks),
             (&silent, options.tasks),
             (&native_peer, options.tasks),
         ];
+        work.extend(before.as_ref().map(|before| (before, options.tasks)));
         ground.answers = Answers::Redis;
-        for ((peer, tasks), rates) in work.into_iter().zip(&mut drains) {
-            rates.push(drain(&ground, peer, tasks).await?);
+        for ((peer, tasks), drains) in work.into_iter().zip(&mut drains) {
+            drains.push(drain(&ground, peer, tasks).await?);
         }
         say(format_args!("measuring: rabbitmq, round {round} of {}: round trips …", options.rounds));
         ground.answers = Answers::Rpc;
-        own.push(trips::by_rwork(&ground, &ours, &ground.client().await?, options.trips).await?);
+        for (peer, trips) in [&ours].into_iter().chain(&before).zip(&mut own) {
+            trips.push(trips::by_rwork(&ground, peer, &ground.client().await?, options.trips).await?);
+        }
     }
-    let [ours, celery, silent, native] = drains;
-    let over = |of: &[f64], by: &[f64]| of.iter().zip(by).map(|(of, by)| of / by).collect::<Vec<_>>();
-    let (over_celery, over_native) = (over(&ours, &celery), over(&silent, &native));
-    let (p50, p99) = (trips::p50(&own), trips::p99(&own));
-    report.add("rabbitmq: rwork, fresh sandboxes, stored in Redis, acked after", "/s", ours, Bound::None);
+    let [stored, celery, silent, native, _] = drains.each_ref().map(|drains| rates(drains));
+    let (over_celery, over_native) = (ratio(&stored, &celery), ratio(&silent, &native));
+    let (p50, p99) = (trips::p50(&own[0]), trips::p99(&own[0]));
+    report.add("rabbitmq: rwork, fresh sandboxes, stored in Redis, acked after", "/s", stored, Bound::None);
     report.add(format!("rabbitmq: {}", best.peer.name), "/s", celery, Bound::None);
     report.add("rabbitmq: rwork to Celery's best", "×", over_celery, Bound::AtLeast(OVER_CELERY));
     report.add("rabbitmq: rwork, fresh sandboxes, no results", "/s", silent, Bound::None);
     report.add(format!("rabbitmq: {}, no sandbox, no results", native_peer.name), "/s", native, Bound::None);
     report.add("rabbitmq: rwork to the native Rust worker", "×", over_native, Bound::AtLeast(OVER_NATIVE));
+    report.add("rabbitmq: rwork, CPU time of the worker for a task", "µs", cpu(&drains[0]), Bound::None);
     report.add("rabbitmq: round trip by rpc, rwork's client, p50", "ms", p50, Bound::AtMost(TRIP_MS));
     report.add("rabbitmq: round trip by rpc, rwork's client, p99", "ms", p99, Bound::None);
+    report.add_before("rabbitmq", [&drains[0], &drains[4]], own.each_ref());
     Ok(())
 }
 

@@ -14,10 +14,10 @@ use rwork_tests::child;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::drain::drain;
+use crate::drain::{Drain, cpu, drain, rates};
 use crate::ground::{Ground, Left, QUEUE, Serving, Urls};
 use crate::peers::{self, Acks, Peer};
-use crate::report::{Bound, Report};
+use crate::report::{Bound, Report, ratio};
 use crate::results::Results;
 use crate::trips::{self, Trips};
 use crate::{options, say, trials};
@@ -28,6 +28,9 @@ const OVER_PREFORK: f64 = 15.0;
 const OVER_NATIVE: f64 = 1.5;
 /// Send, run, store and wake the client, in milliseconds, half of all.
 const TRIP_MS: f64 = 0.5;
+
+/// CPU time of the worker for one task, in microseconds.
+const CPU_US: f64 = 25.0;
 
 /// Where messages are until all of them are there.
 const STAGED: &str = "bench.staged";
@@ -108,42 +111,65 @@ pub(crate) async fn measure(options: &options::Options, report: &mut Report) -> 
     ];
     let prefork = trials::best(&ground, candidates, options).await?;
     let native = trials::best(&ground, peers::native()?, options).await?.peer;
-    let (ours, solo) = (peers::rwork(), peers::solo());
-    let mut drains = [Vec::new(), Vec::new(), Vec::new()];
-    let mut trips = [Vec::new(), Vec::new(), Vec::new()];
+    let (ours, before, solo) = (peers::rwork(), peers::rwork_before(), peers::solo());
+    let mut rounds = Rounds::default();
     for round in 1..=options.rounds {
         say(format_args!("measuring: redis, round {round} of {}: draining …", options.rounds));
-        let work = [(&ours, options.tasks), (&prefork.peer, prefork.tasks), (&native, options.tasks)];
-        for ((peer, tasks), rates) in work.into_iter().zip(&mut drains) {
-            rates.push(drain(&ground, peer, tasks).await?);
-        }
+        rounds.prefork.push(drain(&ground, &prefork.peer, prefork.tasks).await?);
+        rounds.native.push(drain(&ground, &native, options.tasks).await?);
+        rounds.ours.push(drain(&ground, &ours, options.tasks).await?);
         say(format_args!("measuring: redis, round {round} of {}: round trips …", options.rounds));
-        let [own, python, celery] = &mut trips;
-        own.push(trips::by_rwork(&ground, &ours, &ground.client().await?, options.trips).await?);
-        python.push(trips::by_celery(&ground, &ours, options.trips).await?);
-        celery.push(trips::by_celery(&ground, &solo, options.trips).await?);
+        rounds.own.push(trips::by_rwork(&ground, &ours, &ground.client().await?, options.trips).await?);
+        if let Some(before) = &before {
+            rounds.before.push(drain(&ground, before, options.tasks).await?);
+            let client = ground.client().await?;
+            rounds.own_before.push(trips::by_rwork(&ground, before, &client, options.trips).await?);
+        }
+        rounds.python.push(trips::by_celery(&ground, &ours, options.trips).await?);
+        rounds.celery.push(trips::by_celery(&ground, &solo, options.trips).await?);
     }
-    figures(report, [&prefork.peer.name, &native.name], drains, &trips);
+    rounds.report(report, &prefork.peer.name, &native.name);
     Ok(())
 }
 
-fn figures(report: &mut Report, [prefork, rust]: [&str; 2], drains: [Vec<f64>; 3], trips: &[Vec<Trips>; 3]) {
-    let [ours, slow, native] = drains;
-    let [own, python, celery] = trips.each_ref().map(|of| trips::p50(of));
-    let over = |of: &[f64], by: &[f64]| of.iter().zip(by).map(|(of, by)| of / by).collect::<Vec<_>>();
-    let (over_prefork, over_native) = (over(&ours, &slow), over(&ours, &native));
-    let ratio = over(&python, &celery);
-    let p99 = trips::p99(&trips[0]);
-    report.add("redis: rwork, fresh sandboxes, stored, acked after", "/s", ours, Bound::None);
-    report.add(format!("redis: {prefork}"), "/s", slow, Bound::None);
-    report.add(format!("redis: {rust}, no sandbox, no results"), "/s", native, Bound::None);
-    report.add("redis: rwork to Celery prefork", "×", over_prefork, Bound::AtLeast(OVER_PREFORK));
-    report.add("redis: rwork to the native Rust worker", "×", over_native, Bound::AtLeast(OVER_NATIVE));
-    report.add("redis: round trip, rwork's client, p50", "ms", own, Bound::AtMost(TRIP_MS));
-    report.add("redis: round trip, rwork's client, p99", "ms", p99, Bound::None);
-    report.add("redis: round trip, Python to rwork, p50", "ms", python, Bound::None);
-    report.add("redis: round trip, Python to Celery solo, p50", "ms", celery, Bound::None);
-    report.add("redis: round trip, rwork's to Celery's, p50", "×", ratio, Bound::AtMost(1.0));
+/// Figures of all rounds.
+#[derive(Debug, Default)]
+struct Rounds {
+    ours: Vec<Drain>,
+    before: Vec<Drain>,
+    prefork: Vec<Drain>,
+    native: Vec<Drain>,
+    own: Vec<Trips>,
+    own_before: Vec<Trips>,
+    python: Vec<Trips>,
+    celery: Vec<Trips>,
+}
+
+impl Rounds {
+    fn report(&self, report: &mut Report, prefork: &str, native: &str) {
+        let (ours, slow, rust) = (rates(&self.ours), rates(&self.prefork), rates(&self.native));
+        let (over_prefork, over_native) = (ratio(&ours, &slow), ratio(&ours, &rust));
+        let trip = ratio(&trips::p50(&self.python), &trips::p50(&self.celery));
+        let (p50, p99) = (trips::p50(&self.own), trips::p99(&self.own));
+        let cpu = cpu(&self.ours);
+        report.add("redis: rwork, fresh sandboxes, stored, acked after", "/s", ours.clone(), Bound::None);
+        report.add(format!("redis: {prefork}"), "/s", slow, Bound::None);
+        report.add(format!("redis: {native}, no sandbox, no results"), "/s", rust, Bound::None);
+        report.add("redis: rwork to Celery prefork", "×", over_prefork, Bound::AtLeast(OVER_PREFORK));
+        report.add("redis: rwork to the native Rust worker", "×", over_native, Bound::AtLeast(OVER_NATIVE));
+        report.add("redis: rwork, CPU time of the worker for a task", "µs", cpu, Bound::AtMost(CPU_US));
+        report.add("redis: round trip, rwork's client, p50", "ms", p50, Bound::AtMost(TRIP_MS));
+        report.add("redis: round trip, rwork's client, p99", "ms", p99, Bound::None);
+        report.add("redis: round trip, Python to rwork, p50", "ms", trips::p50(&self.python), Bound::None);
+        report.add(
+            "redis: round trip, Python to Celery solo, p50",
+            "ms",
+            trips::p50(&self.celery),
+            Bound::None,
+        );
+        report.add("redis: round trip, rwork's to Celery's, p50", "×", trip, Bound::AtMost(1.0));
+        report.add_before("redis", [&self.ours, &self.before], [&self.own, &self.own_before]);
+    }
 }
 
 /// A message with holes: its parts, and what goes between them.

@@ -6,6 +6,17 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use crate::drain::{self, Drain};
+use crate::trips::{self, Trips};
+
+/// A drain beside the edition before: no figure may be more than 5 % worse.
+const NOT_SLOWER: f64 = 0.95;
+
+/// Round by round, one by the other.
+pub(crate) fn ratio(of: &[f64], by: &[f64]) -> Vec<f64> {
+    of.iter().zip(by).map(|(of, by)| of / by).collect()
+}
+
 /// What a figure is held against.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
@@ -44,6 +55,23 @@ impl Report {
         let at = |index: usize| rounds.get(index).copied().unwrap_or_default();
         let (median, low, high) = (at(rounds.len() / 2), at(0), at(rounds.len().saturating_sub(1)));
         self.0.push(Row { name: name.into(), unit, median, low, high, bound });
+    }
+
+    /// Adds figures of this edition beside those of the one before, by rounds, where there are any.
+    pub(crate) fn add_before(&mut self, broker: &str, drains: [&Vec<Drain>; 2], trips: [&Vec<Trips>; 2]) {
+        if drains[1].is_empty() {
+            return;
+        }
+        let [(rate, cpu), (rate_before, cpu_before)] = drains.map(|of| (drain::rates(of), drain::cpu(of)));
+        let (trip, trip_before) = (trips::p50(trips[0]), trips::p50(trips[1]));
+        let mut add =
+            |name: &str, unit, rounds, bound| self.add(format!("{broker}: {name}"), unit, rounds, bound);
+        add("to the edition before, drain", "×", ratio(&rate, &rate_before), Bound::AtLeast(NOT_SLOWER));
+        add("to the edition before, CPU time", "×", ratio(&cpu, &cpu_before), Bound::None);
+        add("to the edition before, round trip", "×", ratio(&trip, &trip_before), Bound::None);
+        add("the edition before, drain", "/s", rate_before, Bound::None);
+        add("the edition before, CPU time of the worker", "µs", cpu_before, Bound::None);
+        add("the edition before, round trip, p50", "ms", trip_before, Bound::None);
     }
 
     /// Whether every bound holds for the median.

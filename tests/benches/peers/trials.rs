@@ -30,7 +30,7 @@ pub(crate) async fn best(
 ) -> anyhow::Result<Best> {
     let mut best: Option<(f64, Peer)> = None;
     for peer in candidates {
-        let rate = drain(ground, &peer, TASKS.min(options.tasks)).await?;
+        let rate = drain(ground, &peer, TASKS.min(options.tasks)).await?.rate;
         say(format_args!("trial: {}: {rate:.0}/s", peer.name));
         if best.as_ref().is_none_or(|(fastest, _)| rate > *fastest) {
             best = Some((rate, peer));
