@@ -1,5 +1,7 @@
 //! The Redis that results are kept in, on whatever broker.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
@@ -7,6 +9,9 @@ use rwork_protocol::TaskId;
 use rwork_tests::redis::{Options, RedisServer};
 use serde_json::Value;
 
+/// How long the last results are waited for.
+const LATEST: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Results of one look.
 const LOOK: usize = 1_000;
 
@@ -38,12 +43,17 @@ impl Results {
         Ok(redis::cmd("FLUSHALL").query_async(&mut self.redis()).await?)
     }
 
-    /// Every one of these tasks must have succeeded.
+    /// Every one of these tasks must have succeeded. Who acknowledges before may still be storing the last ones.
     pub(crate) async fn verify(&self, ids: &[TaskId]) -> anyhow::Result<()> {
         let mut redis = self.redis();
+        let deadline = Instant::now() + LATEST;
         for part in ids.chunks(LOOK) {
             let keys: Vec<String> = part.iter().map(|id| format!("celery-task-meta-{id}")).collect();
-            let records: Vec<Option<String>> = redis.mget(keys).await?;
+            let mut records: Vec<Option<String>> = redis.mget(&keys).await?;
+            while records.contains(&None) && Instant::now() < deadline {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                records = redis.mget(&keys).await?;
+            }
             for (id, record) in part.iter().zip(records) {
                 let record = record.with_context(|| format!("task `{id}` has no result"))?;
                 let value: Value = serde_json::from_str(&record)?;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cmd;
@@ -22,7 +22,7 @@ use rwork_tests::proxy::Proxy;
 use rwork_tests::redis::{self, RedisServer};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::crew::{Crew, Ground};
 use super::faults::{Counts, Happening, Scale, Schedule, produce_mix};
@@ -31,6 +31,11 @@ use super::faults::{Counts, Happening, Scale, Schedule, produce_mix};
 const RESTORE_INTERVAL: u32 = 1;
 /// A worker that is killed while it restores keeps all others from it for so many seconds; kombu's default is 300.
 const MUTEX_EXPIRE: u32 = 3;
+
+/// Messages in hand when a worker is killed: more than one worker of three takes at once while the others take as well.
+const HELD_MIN: usize = 50;
+/// A kill waits for them so long.
+const HELD_WITHIN: Duration = Duration::from_secs(1);
 
 const HAPPENINGS: [Happening; 6] =
     [Happening::Kill, Happening::Stop, Happening::Cut, Happening::Pause, Happening::Restart, Happening::Full];
@@ -145,7 +150,11 @@ impl Place {
     ) -> anyhow::Result<()> {
         let Scale { stop, pause, full, .. } = self.scale;
         match happening {
-            Happening::Kill => crew.kill_one(rng).await,
+            Happening::Kill => {
+                // A kill of a worker that holds nothing shows nothing. While nobody serves, nobody can look.
+                let _ = timeout(HELD_WITHIN, self.server.until(0, is_held)).await;
+                crew.kill_one(rng).await
+            }
             Happening::Stop => crew.stop_one(rng, stop).await,
             Happening::Cut => {
                 self.proxy.cut_all();
@@ -201,6 +210,12 @@ impl Place {
         self.up.send_replace(true);
         Ok(())
     }
+}
+
+/// All workers have something in their hands, as far as that can be told.
+async fn is_held(redis: &mut MultiplexedConnection) -> anyhow::Result<bool> {
+    let held: usize = cmd("HLEN").arg("unacked").query_async(redis).await?;
+    Ok(held >= HELD_MIN)
 }
 
 /// Nothing is waiting and nothing is held: neither by the living nor by the dead.
