@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rwork_protocol::Exception;
 use rwork_sandbox::{CleanupReason, Invocation, KillReason, Outcome, Report, Stop, Usage};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Became, Effects, Fenced, Held, Subject as _, TaskCommit};
@@ -34,20 +35,32 @@ pub(crate) async fn execute<E: Executor>(
 ) -> Finished {
     let Accepted { held, request } = accepted;
     let number = Some(number);
-    let Ok(held) = begin(&request, held).await else { return Finished { number, usage: None } };
+    // Boxed, like what else is rare here: this future is moved several times for each task.
+    let held = match may_begin(&request, &held) {
+        true => Some(held),
+        false => match Box::pin(begin(&request, held)).await {
+            Ok(held) => held,
+            Err(NotNow) => return Finished { number, usage: None },
+        },
+    };
     tracing::debug!(task_id = %request.id(), task_name = %request.name(), plugin = request.task.plugin(), "task started");
-    let invocation = request.invocation(stop);
-    let cleanup = request.task.options().cleanup.then(|| invocation.clone());
-    let report = run(&request, slot, invocation).await;
+    let cleanup = request.task.options().cleanup.then(|| Box::new(request.invocation(Stop::default())));
+    let report = run(&request, slot, request.invocation(stop)).await;
     let usage = Some(report.usage);
     let hook = cleanup.zip(cleanup_reason(&report.outcome));
     // Whoever commits has gone only when the worker ends: the message is redelivered then.
     let _ = send(&request, next::after(&request, held, report)).await;
     if let Some((invocation, reason)) = hook {
-        let invocation = Invocation { stop: Stop::default(), ..invocation };
-        request.parts.executor.cleanup(&request.task, invocation, reason).await;
+        let hook = request.parts.executor.cleanup(&request.task, *invocation, reason);
+        Box::pin(hook).await;
     }
     Finished { number, usage }
+}
+
+/// Whether nothing has to be written down or waited for before it runs, as is so for nearly all.
+fn may_begin<E: Executor>(request: &Request<E>, held: &Held) -> bool {
+    let is_first = next::ack_policy(&request.task).acks_late && !held.delivery.redelivered;
+    is_first && !request.task.options().track_started && held.session.is_fresh()
 }
 
 /// The task must not run: its delivery is not ours, or its start could not be written down.
@@ -123,7 +136,11 @@ async fn give_up<E: Executor>(
 
 async fn send<E: Executor>(request: &Request<E>, commit: TaskCommit) -> Result<(), NotNow> {
     let commits = request.commits.upgrade().ok_or(NotNow)?;
-    commits.send(commit).await.map_err(|_| NotNow)
+    match commits.try_send(commit) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Full(commit)) => Box::pin(commits.send(commit)).await.map_err(|_| NotNow),
+        Err(TrySendError::Closed(_)) => Err(NotNow),
+    }
 }
 
 /// A request that was not started goes back to the head of its queue.
@@ -138,11 +155,17 @@ pub(crate) fn released<E: Executor>(accepted: Accepted<E>) -> (mpsc::WeakSender<
 }
 
 /// Runs the invocation. A panic of the executor is rwork's own fault, and must not keep the delivery.
-async fn run<E: Executor>(request: &Request<E>, slot: E::Slot, invocation: Invocation) -> Report {
+fn run<E: Executor>(
+    request: &Request<E>,
+    slot: E::Slot,
+    invocation: Invocation,
+) -> impl Future<Output = Report> {
     let run = request.parts.executor.execute(slot, &request.task, invocation);
-    AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| Report {
-        outcome: Outcome::HostFault("the executor panicked".to_owned()),
-        usage: Usage::default(),
+    AssertUnwindSafe(run).catch_unwind().map(|report| {
+        report.unwrap_or_else(|_| Report {
+            outcome: Outcome::HostFault("the executor panicked".to_owned()),
+            usage: Usage::default(),
+        })
     })
 }
 

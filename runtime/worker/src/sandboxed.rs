@@ -32,8 +32,8 @@ impl Executor for SandboxExecutor {
         self.sandbox.admit().await
     }
 
-    async fn execute(&self, slot: Slot, task: &Arc<Task>, invocation: Invocation) -> Report {
-        self.sandbox.execute(slot, Arc::clone(&task.prepared), invocation).await
+    fn execute(&self, slot: Slot, task: &Arc<Task>, invocation: Invocation) -> impl Future<Output = Report> {
+        self.sandbox.execute(slot, Arc::clone(&task.prepared), invocation)
     }
 
     async fn cleanup(&self, task: &Arc<Task>, invocation: Invocation, reason: CleanupReason) {
