@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 /// Bytes between receipt and commit, unless configured otherwise (`worker_bytes_max`).
 pub const BYTES_MAX: usize = 256 << 20;
@@ -34,6 +34,8 @@ pub(crate) struct Pool {
     used: AtomicUsize,
     /// Rung when some of it is free again.
     freed: Notify,
+    /// Held by the one whose turn it is to wait for room: a large one is not passed by small ones for ever.
+    turn: Mutex<()>,
 }
 
 /// Bytes that are taken, for as long as this is kept.
@@ -45,7 +47,7 @@ pub(crate) struct Grant {
 
 impl Pool {
     fn new(max: usize) -> Self {
-        Self { max: max.max(1), used: AtomicUsize::new(0), freed: Notify::new() }
+        Self { max: max.max(1), used: AtomicUsize::new(0), freed: Notify::new(), turn: Mutex::new(()) }
     }
 
     /// Bytes that are free.
@@ -59,8 +61,13 @@ impl Pool {
         Grant { bytes, of: Arc::clone(self) }
     }
 
-    /// Takes bytes if they fit; more than the whole pool only while nothing else is taken.
+    /// Takes bytes if they fit and nobody waits; more than the whole pool only while nothing else is taken.
     pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
+        let _turn = self.turn.try_lock().ok()?;
+        self.take_if_it_fits(bytes)
+    }
+
+    fn take_if_it_fits(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
         let fits = |used: usize| {
             let after = used.saturating_add(bytes);
             (after <= self.max || used == 0).then_some(after)
@@ -69,23 +76,28 @@ impl Pool {
         taken.is_ok().then(|| Grant { bytes, of: Arc::clone(self) })
     }
 
-    /// Waits until they fit. Cancel safe.
+    /// Waits until they fit, in turn. Cancel safe.
     pub(crate) async fn take_when_free(self: &Arc<Self>, bytes: usize) -> Grant {
+        let _turn = self.turn.lock().await;
         loop {
+            // Made before the look, so that nothing freed in between is missed.
             let freed = self.freed.notified();
-            tokio::pin!(freed);
-            // Listens before it looks, so that nothing freed in between is missed.
-            freed.as_mut().enable();
-            if let Some(grant) = self.try_take(bytes) {
+            if let Some(grant) = self.take_if_it_fits(bytes) {
                 return grant;
             }
             freed.await;
         }
     }
 
-    /// Resolves when some of it has been freed. Cancel safe.
-    pub(crate) async fn until_freed(&self) {
-        self.freed.notified().await;
+    /// Resolves when some of it is free. Cancel safe.
+    pub(crate) async fn until_room(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self.room() > 0 {
+                return;
+            }
+            freed.await;
+        }
     }
 }
 
@@ -115,6 +127,30 @@ mod tests {
         assert!(pool.try_take(1).is_none());
         drop(huge);
         assert!(pool.try_take(100).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_freed_before_anybody_waits_is_room() {
+        let pool = Arc::new(Pool::new(10));
+        let all = pool.take(10);
+        assert!(pool.until_room().now_or_never().is_none());
+        drop(all);
+        pool.until_room().await;
+    }
+
+    #[tokio::test]
+    async fn a_large_one_has_its_turn_among_small_ones() {
+        let pool = Arc::new(Pool::new(10));
+        let small = [pool.take(5), pool.take(5)];
+        let large = pool.take_when_free(10);
+        tokio::pin!(large);
+        assert!(large.as_mut().now_or_never().is_none());
+        let [first, second] = small;
+        drop(first);
+        assert!(pool.try_take(5).is_none(), "somebody waits for it");
+        assert!(pool.take_when_free(5).now_or_never().is_none());
+        drop(second);
+        assert_eq!(large.await.bytes, 10);
     }
 
     #[tokio::test]

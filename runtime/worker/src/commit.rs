@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rwork_backend::Store;
 use rwork_broker::{Delivery, Disposition, Publish, Receipt, Route, Settlement};
-use rwork_protocol::{Exception, State, TaskId, TaskName};
+use rwork_protocol::{Exception, State, TaskId, TaskName, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::budget::Grant;
@@ -30,9 +30,14 @@ impl Held {
     /// How it ends, for the broker, which needs the message only where it is kept.
     pub(crate) fn settle(&self, disposition: Disposition) -> Settlement {
         let Delivery { message, queue, receipt, .. } = &self.delivery;
-        let is_kept = matches!(disposition, Disposition::DeadLetter(_) | Disposition::Delay(_));
-        let message = is_kept.then(|| message.clone());
+        let message = is_kept(&disposition).then(|| message.clone());
         Settlement { receipt: *receipt, queue: queue.clone(), disposition, message }
+    }
+
+    /// Its message, for its queue once more.
+    fn again(&self, not_before: Option<Timestamp>) -> Publish {
+        let Delivery { message, queue, .. } = &self.delivery;
+        Publish { route: Route::queue(queue), message: message.clone(), not_before }
     }
 
     pub(crate) fn fence(&self) -> Fence {
@@ -62,6 +67,14 @@ pub(crate) struct Effects {
     pub(crate) records: Vec<Store>,
     /// In order.
     pub(crate) follow_ups: Vec<Publish>,
+}
+
+impl Effects {
+    /// Bytes that they carry.
+    pub(crate) fn size(&self) -> usize {
+        let published: usize = self.follow_ups.iter().map(|publish| publish.message.size()).sum();
+        self.records.iter().map(Store::size).sum::<usize>() + published
+    }
 }
 
 /// Everything that one step causes: all of it, or nothing.
@@ -154,9 +167,39 @@ impl TaskCommit {
             Disposition::Delay(until) => Some(*until),
             Disposition::Ack | Disposition::DeadLetter(_) => return,
         };
-        let Delivery { message, queue, .. } = &held.delivery;
-        let again = Publish { route: Route::queue(queue), message: message.clone(), not_before };
+        let again = held.again(not_before);
         self.effects.follow_ups.push(again);
+    }
+
+    /// Before it is sent: the message of an early ack that nobody waits for any more goes back instead.
+    pub(crate) fn release_if_abandoned(&mut self) {
+        if self.is_abandoned()
+            && let Fenced::Settles(_, how) = &mut self.fenced
+        {
+            *how = Disposition::Release;
+            self.effects = Effects::default();
+            self.ending = Some(Ending::Released);
+        }
+    }
+
+    /// When it is done: the message of an early ack that nobody waits for any more must be sent anew; true for such a one,
+    /// which is that commit now.
+    pub(crate) fn sends_anew(&mut self) -> bool {
+        if !self.is_abandoned() {
+            return false;
+        }
+        if let Fenced::Settles(held, _) = std::mem::take(&mut self.fenced) {
+            let follow_ups = vec![held.again(None)];
+            self.effects = Effects { follow_ups, ..Effects::default() };
+        }
+        self.ending = Some(Ending::Released);
+        true
+    }
+
+    /// True for the early ack of a run that a shutdown has abandoned.
+    fn is_abandoned(&self) -> bool {
+        let is_early = self.ending == Some(Ending::Starting) && matches!(self.fenced, Fenced::Settles(..));
+        is_early && self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
     /// The delivery is not ours any more. A success is still worth keeping, since it is final; anything else would be in
@@ -182,8 +225,15 @@ impl TaskCommit {
 
     /// Bytes that it carries.
     pub(crate) fn size(&self) -> usize {
-        let Effects { records, follow_ups } = &self.effects;
-        let published: usize = follow_ups.iter().map(|publish| publish.message.size()).sum();
-        records.iter().map(Store::size).sum::<usize>() + published
+        let kept = match &self.fenced {
+            Fenced::Settles(held, disposition) if is_kept(disposition) => held.delivery.message.size(),
+            _ => 0,
+        };
+        self.effects.size() + kept
     }
+}
+
+/// True for what the broker needs the message for once more.
+fn is_kept(disposition: &Disposition) -> bool {
+    matches!(disposition, Disposition::DeadLetter(_) | Disposition::Delay(_))
 }

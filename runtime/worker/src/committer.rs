@@ -14,7 +14,7 @@ use rwork_broker::{
 };
 use rwork_protocol::{Exception, State};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::commit::{Became, Effects, Fenced, TaskCommit};
 use crate::ending::Ending;
@@ -33,6 +33,13 @@ pub(crate) struct Committer {
     current: Current,
     storing: Outage,
     committing: Outage,
+    /// Commits that wait for room in the store, while those that fit pass them.
+    postponed: VecDeque<TaskCommit>,
+    /// How many of them [`Shared::postponed`] has in it.
+    counted: usize,
+    /// When they are tried again.
+    try_again: Instant,
+    full: Outage,
 }
 
 impl Committer {
@@ -40,6 +47,10 @@ impl Committer {
         Self {
             storing: Outage::of_backend("store results", shared.backoff()),
             committing: Outage::of_broker("commit", shared.backoff()),
+            postponed: VecDeque::new(),
+            counted: 0,
+            try_again: Instant::now(),
+            full: Outage::of_broker("commit what the store has no room for", shared.backoff()),
             shared,
             inbox,
             current,
@@ -50,24 +61,53 @@ impl Committer {
     pub(crate) async fn run(mut self) {
         let most = self.shared.config.settle_batch_max;
         let mut waiting = VecDeque::with_capacity(most);
-        let mut arrived = Vec::with_capacity(most);
-        loop {
-            if waiting.is_empty() && self.inbox.recv_many(&mut arrived, most).await == 0 {
-                return;
+        while self.gather(&mut waiting, most).await {
+            let from = if self.is_due() { &mut self.postponed } else { &mut waiting };
+            let batch = next_batch(from, most);
+            match self.commit(batch).await {
+                Some((left, full)) => {
+                    self.postponed.extend(left);
+                    self.try_again = Instant::now() + self.full.failed(&full);
+                }
+                None if self.postponed.is_empty() => self.full.over(),
+                None => {}
             }
-            waiting.extend(arrived.drain(..));
-            while waiting.len() < most
-                && let Ok(commit) = self.inbox.try_recv()
-            {
-                waiting.push_back(commit);
-            }
-            let batch = next_batch(&mut waiting, most);
-            if let Some((postponed, full)) = self.commit(batch).await {
-                // Behind those that may fit.
-                waiting.extend(postponed);
-                sleep(self.committing.failed(&full)).await;
+            self.count_postponed();
+        }
+    }
+
+    /// Waits for something to commit, and gathers what else is there; false: nothing will come.
+    async fn gather(&mut self, waiting: &mut VecDeque<TaskCommit>, most: usize) -> bool {
+        if waiting.is_empty() && !self.is_due() {
+            let first = tokio::select! {
+                biased;
+                first = self.inbox.recv() => first,
+                () = sleep_until(self.try_again), if !self.postponed.is_empty() => None,
+            };
+            match first {
+                Some(first) => waiting.push_back(first),
+                None if self.postponed.is_empty() => return false,
+                None => sleep_until(self.try_again).await,
             }
         }
+        while waiting.len() < most
+            && let Ok(commit) = self.inbox.try_recv()
+        {
+            waiting.push_back(commit);
+        }
+        true
+    }
+
+    /// True when postponed commits are to be tried again, before others.
+    fn is_due(&self) -> bool {
+        !self.postponed.is_empty() && Instant::now() >= self.try_again
+    }
+
+    /// Lets the pipe know how many there are.
+    fn count_postponed(&mut self) {
+        let (now, before) =
+            (self.postponed.len(), std::mem::replace(&mut self.counted, self.postponed.len()));
+        self.shared.postponed.update(|all| (now != before).then(|| all.saturating_add(now) - before));
     }
 
     /// Sees every commit of a batch done, lost or refused, save those for which the store has no room now.
@@ -160,6 +200,7 @@ impl Committer {
         if open.is_empty() {
             return Left::Open(open);
         }
+        open.iter_mut().for_each(TaskCommit::release_if_abandoned);
         let commits = open.iter_mut().map(at_broker).collect();
         let batch = Batch { number: session.next_number(), commits };
         let answer = session.commit(&batch, &mut self.committing).await;
@@ -205,6 +246,7 @@ impl Committer {
         let mut answers = answers.into_iter();
         for mut commit in open {
             match answers.next() {
+                Some(Committed::Done) if commit.sends_anew() => left.push(commit),
                 Some(Committed::Done) => done.push(commit),
                 Some(Committed::Lost) => {
                     commit.lose();

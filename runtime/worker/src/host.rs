@@ -135,11 +135,12 @@ impl<E: Executor> Host for Guest<E> {
 }
 
 impl<E: Executor> Request<E> {
-    /// Commits a step of the guest's and waits until it is done.
+    /// Commits a step of the guest's and waits until it is done. Waits for room for its bytes first.
     async fn step_confirmed(self: &Arc<Self>, effects: Effects) -> Result<Became, HostError> {
+        let grant = self.parts.shared.budget.results.take_when_free(effects.size()).await;
         let commits = self.commits.upgrade().ok_or_else(going_down)?;
         let (reply, answer) = oneshot::channel();
-        let step = TaskCommit { reply: Some(reply), ..self.step(effects) };
+        let step = TaskCommit { reply: Some(reply), _grants: vec![grant], ..self.step(effects) };
         commits.send(step).await.map_err(|_| going_down())?;
         drop(commits);
         answer.await.map_err(|_| going_down())

@@ -139,7 +139,7 @@ fn undecodable<E: Executor>(parts: &Parts<E>, held: Held, error: &DecodeError) -
     };
     let (id, name) = (error.task_id.as_ref(), error.task.as_ref());
     let (id, name) = (id.map(|id| id.as_str()), name.map(|name| name.as_str()));
-    tracing::error!(task_id = id, task_name = name, queue = %held.delivery.queue, "message can't be read: it becomes a dead letter");
+    tracing::error!(task_id = id, task_name = name, queue = %held.delivery.queue, "message can't be read");
     let ending = Ending::Refused(parts.shared.reason(kind, detail));
     TaskCommit::default().ended(Some(held), ending, AckPolicy::default())
 }

@@ -13,14 +13,11 @@ use crate::intake::{Arrived, Source};
 use crate::outage::{Outage, chain};
 use crate::shared::Shared;
 
-/// Looks into deliveries.
-pub(crate) async fn into(shared: &Arc<Shared>, source: &Source, deliveries: Vec<Delivery>) -> Vec<Arrived> {
+/// Decodes deliveries.
+pub(crate) async fn into(shared: &Arc<Shared>, deliveries: Vec<Delivery>) -> Vec<Arrived> {
     let mut arrived = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
         arrived.push(look(shared, delivery).await);
-    }
-    if shared.config.deduplicate_successful {
-        recall(shared, source, &mut arrived).await;
     }
     arrived
 }
@@ -45,8 +42,15 @@ async fn look(shared: &Arc<Shared>, delivery: Delivery) -> Arrived {
     Arrived { body, message, success: None, delivery }
 }
 
-/// Asks the backend, in one round trip, whether redelivered messages have succeeded before.
-async fn recall(shared: &Shared, source: &Source, arrived: &mut [Arrived]) {
+/// Asks the backend, in one round trip, whether redelivered messages have succeeded before, for as long as that takes.
+///
+/// # Errors
+/// [`Interrupted`] when the consumer's line was lost first: the line must not wait for the backend.
+pub(crate) async fn recall(
+    shared: &Shared,
+    source: &Source,
+    arrived: &mut [Arrived],
+) -> Result<(), Interrupted> {
     let mut again: Vec<_> = arrived.iter_mut().filter(|arrived| arrived.delivery.redelivered).collect();
     again.retain(|arrived| arrived.message.is_ok());
     let ids: Vec<_> = again
@@ -54,17 +58,27 @@ async fn recall(shared: &Shared, source: &Source, arrived: &mut [Arrived]) {
         .filter_map(|arrived| arrived.message.as_ref().ok())
         .map(|message| message.headers.id.clone())
         .collect();
-    if ids.is_empty() {
-        return;
+    if ids.is_empty() || !shared.config.deduplicate_successful {
+        return Ok(());
     }
-    for (arrived, record) in again.iter_mut().zip(stored(shared, source, &ids).await) {
+    let records = tokio::select! {
+        biased;
+        () = source.session.until_troubled() => return Err(Interrupted),
+        records = stored(shared, &ids) => records,
+    };
+    for (arrived, record) in again.iter_mut().zip(records) {
         arrived.success = record.filter(|record| record.status == State::Success);
     }
+    Ok(())
 }
 
-/// Reads records, for as long as that takes or the consumer lives. One that can't be read, since another worker wrote it, is
-/// no success that we know of, and must not hide the others.
-async fn stored(shared: &Shared, source: &Source, ids: &[TaskId]) -> Vec<Option<Record>> {
+/// The line was lost before the backend had answered.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+/// Reads records, for as long as that takes. One that can't be read, since another worker wrote it, is no success that we know
+/// of, and must not hide the others.
+async fn stored(shared: &Shared, ids: &[TaskId]) -> Vec<Option<Record>> {
     let mut outage = Outage::of_backend("read results", shared.backoff());
     loop {
         match shared.backend.get(ids).await {
@@ -72,7 +86,6 @@ async fn stored(shared: &Shared, source: &Source, ids: &[TaskId]) -> Vec<Option<
                 outage.over();
                 return records;
             }
-            Err(_) if source.session.over().is_some() => return vec![None; ids.len()],
             Err(error @ Error::Act { retryable: false, .. }) => {
                 let [id] = ids else { break };
                 tracing::warn!(task_id = %id, error = %chain(&error), "can't read the result of a redelivered task: it runs");
@@ -83,7 +96,7 @@ async fn stored(shared: &Shared, source: &Source, ids: &[TaskId]) -> Vec<Option<
     }
     let mut records = Vec::with_capacity(ids.len());
     for id in ids {
-        records.append(&mut Box::pin(stored(shared, source, std::slice::from_ref(id))).await);
+        records.append(&mut Box::pin(stored(shared, std::slice::from_ref(id))).await);
     }
     records
 }

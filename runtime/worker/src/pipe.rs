@@ -40,6 +40,9 @@ use crate::session::{Over, Session};
 /// News of receivers that wait for the pipe: a batch, and words about consumers.
 const NEWS_MAX: usize = 4;
 
+/// What receivers tell, each with its group.
+pub(crate) type Telling = mpsc::Receiver<(GroupId, News)>;
+
 /// A request that runs.
 struct Running {
     stop: Stop,
@@ -52,7 +55,7 @@ pub(crate) struct Pipe<E: Executor> {
     pub(crate) parts: Arc<Parts<E>>,
     /// Each has a consumer of its own.
     groups: Vec<Group>,
-    news: mpsc::Receiver<(GroupId, News)>,
+    news: Telling,
     admission: Admission<E>,
     /// Runs, and hand-overs to the committer. Each may hold one outcome that waits for room there.
     runs: JoinSet<Finished>,
@@ -139,7 +142,8 @@ impl<E: Executor> Pipe<E> {
             () = stop => Event::Stop,
             Some(finished) = self.runs.join_next() => Event::Finished(finished),
             news = self.news.recv() => Event::News(news),
-            () = self.parts.shared.budget.bodies.until_freed(), if self.awaits_room => Event::Room,
+            () = self.parts.shared.budget.bodies.until_room(), if self.awaits_room => Event::Room,
+            () = self.parts.shared.until_it_may_start(), if !self.parts.shared.may_start() => Event::Room,
             admitted = self.admission.admitted() => Event::Admitted(admitted),
             () = self.prefetch.stalls(unstarted) => Event::Stalled,
         }
@@ -226,7 +230,6 @@ impl<E: Executor> Pipe<E> {
         if self.handing_over > 0 || is_full {
             return;
         }
-        // Looked at once: a body that goes between this look and the waiting has left its notice.
         let bytes = shared.budget.bodies.room();
         self.awaits_room = bytes == 0;
         let live = shared.live.load();
@@ -274,7 +277,8 @@ impl<E: Executor> Pipe<E> {
 
     /// Starts what intake has let through, as far as there are slots, and room for outcomes.
     fn start_ready(&mut self) {
-        while self.runs.len() < self.parts.shared.config.uncommitted_max()
+        while self.parts.shared.may_start()
+            && self.runs.len() < self.parts.shared.config.uncommitted_max()
             && let Some((accepted, slot)) = self.admission.next()
         {
             self.start(accepted, slot);
@@ -360,8 +364,8 @@ impl<E: Executor> Pipe<E> {
         left.filter_map(|running| running.fence).collect()
     }
 
-    /// What is left to be committed and closed.
-    pub(crate) fn close(self) -> Vec<Group> {
-        self.groups
+    /// What is left to be committed and closed, and what receivers go on telling while they mend their lines.
+    pub(crate) fn close(self) -> (Vec<Group>, Telling) {
+        (self.groups, self.news)
     }
 }

@@ -106,7 +106,7 @@ impl Receiver {
         loop {
             if *stopped {
                 source.session.until_troubled().await;
-                match self.mend(source).await? {
+                match self.mend(source, Vec::new()).await? {
                     Some(over) => return Some(over),
                     None => continue,
                 }
@@ -114,7 +114,7 @@ impl Receiver {
             tokio::select! {
                 biased;
                 () = source.session.until_troubled() => {
-                    if let Some(over) = self.mend(source).await? {
+                    if let Some(over) = self.mend(source, Vec::new()).await? {
                         return Some(over);
                     }
                 }
@@ -123,8 +123,10 @@ impl Receiver {
                     *stopped = true;
                 }
                 taken = take(&self.shared, source, &mut self.asks, room) => {
-                    let arrived = look::into(&self.shared, source, taken?).await;
-                    self.tell(News::Arrived(source.clone(), arrived)).await?;
+                    let arrived = look::into(&self.shared, taken?).await;
+                    if let Some(over) = self.tell_of_arrivals(source, arrived).await? {
+                        return Some(over);
+                    }
                 }
             }
         }
@@ -136,15 +138,30 @@ impl Receiver {
             let outage = Outage::of_broker("receive messages", self.shared.backoff());
             let last = tokio::time::timeout(LAST_TAKING, source.session.receive(room, outage)).await;
             if let Ok(Some(deliveries)) = last {
-                let arrived = look::into(&self.shared, source, deliveries).await;
+                let mut arrived = look::into(&self.shared, deliveries).await;
+                // Nothing of it is started any more: it goes back, by its name.
+                let _ = look::recall(&self.shared, source, &mut arrived).await;
                 self.tell(News::Arrived(source.clone(), arrived)).await?;
             }
         }
         self.tell(News::Stopped).await
     }
 
-    /// Resumes a consumer, for as long as that takes.
-    async fn mend(&self, source: &Source) -> Option<Option<Over>> {
+    /// Tells of what was taken, once it is known what of it has succeeded before. A line that is lost meanwhile is mended
+    /// first.
+    async fn tell_of_arrivals(&self, source: &Source, mut arrived: Vec<Arrived>) -> Option<Option<Over>> {
+        if look::recall(&self.shared, source, &mut arrived).await.is_ok() {
+            self.tell(News::Arrived(source.clone(), arrived)).await?;
+            return Some(None);
+        }
+        // What was asked for is answered; what came is told of when the line is whole.
+        self.tell(News::Arrived(source.clone(), Vec::new())).await?;
+        self.mend(source, arrived).await
+    }
+
+    /// Resumes a consumer, for as long as that takes. `untold`: what was taken and the pipe does not know of.
+    async fn mend(&self, source: &Source, mut untold: Vec<Arrived>) -> Option<Option<Over>> {
+        let mut all_gone = Vec::new();
         let mut outage = Outage::of_broker("consume", self.shared.backoff());
         let ownership = self.shared.broker.capabilities().ownership;
         if let Some(error) = source.session.take_trouble() {
@@ -158,9 +175,13 @@ impl Receiver {
             match source.session.resume().await {
                 Ok(Resumed::Stands { fresh, gone }) => {
                     outage.over();
-                    let arrived = look::into(&self.shared, source, fresh).await;
-                    self.tell(News::Resumed(source.clone(), gone, arrived)).await?;
-                    return Some(None);
+                    untold.retain(|arrived| !gone.contains(&arrived.delivery.receipt));
+                    untold.append(&mut look::into(&self.shared, fresh).await);
+                    all_gone.extend(gone);
+                    if look::recall(&self.shared, source, &mut untold).await.is_ok() {
+                        self.tell(News::Resumed(source.clone(), all_gone, untold)).await?;
+                        return Some(None);
+                    }
                 }
                 Ok(Resumed::Dead) if ownership == Ownership::Connection => return Some(Some(Over::Dead)),
                 Ok(Resumed::Dead) => {

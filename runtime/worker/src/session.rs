@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rwork_broker::{
-    Batch, Commit, Committed, Consumer, Delivery, Ending, Error, Ownership, Receipt, Resumed, Room,
-};
+use rwork_broker::{Batch, Committed, Consumer, Delivery, Error, Ownership, Receipt, Resumed, Room};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -171,7 +169,9 @@ impl Session {
         loop {
             match self.until_whole().await {
                 Ok(()) => {}
-                Err(Over::Dead) if is_in_doubt && self.answers_the_dead(batch) => {
+                // The store knows what became of it: an early ack that was done, or what no receipt fences, must not be
+                // taken for lost, or sent again by another number.
+                Err(Over::Dead) if is_in_doubt && self.ownership != Ownership::Connection => {
                     return Ok(self.last_word(batch, outage).await);
                 }
                 Err(_) => return Err(Unanswered::Over),
@@ -193,13 +193,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// Whether the store knows what became of a dead consumer's batch, and that matters: what is not fenced by a receipt
-    /// must not be sent again by another number.
-    fn answers_the_dead(&self, batch: &Batch) -> bool {
-        let unfenced = |commit: &Commit| commit.ending == Ending::Unfenced;
-        self.ownership != Ownership::Connection && batch.commits.iter().any(unfenced)
     }
 
     /// What became of a batch of a consumer that is dead.

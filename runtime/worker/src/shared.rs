@@ -17,6 +17,7 @@ use crate::ending::Ending;
 use crate::live::Live;
 use crate::outage::Backoff;
 use crate::summary::Summary;
+use crate::watched::Watched;
 
 /// The worker's surroundings. Everything in here is chosen by whoever makes the worker.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) live: ArcSwap<Live>,
     /// What is held between receipt and commit.
     pub(crate) budget: Arc<Budget>,
+    /// Commits that wait for a store to have room. Written by the committers.
+    pub(crate) postponed: Watched<usize>,
     /// Where renewals go; `None`: with everything else.
     pub(crate) renewals: Option<Handle>,
     /// Deliberate mistakes, for the tests that show that the simulation finds them.
@@ -41,6 +44,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// True unless so many commits wait for room in a store that what runs next would only add to them.
+    pub(crate) fn may_start(&self) -> bool {
+        self.postponed.get() < self.config.uncommitted_max()
+    }
+
+    /// Resolves when [`Self::may_start`] holds. Cancel safe.
+    pub(crate) async fn until_it_may_start(&self) {
+        self.postponed.until(|postponed| postponed < self.config.uncommitted_max()).await;
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff::new(self.config.backoff, self.draw(fastrand::Rng::fork))
     }

@@ -23,6 +23,7 @@ use crate::pipe::Pipe;
 use crate::shared::Shared;
 use crate::shutdown::Shutdown;
 use crate::summary::Summary;
+use crate::watched::Watched;
 
 /// How long a taking in progress may take to hand over what it has got from the broker already, and be decoded.
 const LAST_NEWS: Duration = Duration::from_millis(500);
@@ -95,6 +96,7 @@ impl<E: Executor> Worker<E> {
             rng: Mutex::new(self.parts.rng),
             summary: Mutex::default(),
             renewals: self.parts.renewals,
+            postponed: Watched::new(0),
             live: ArcSwap::from_pointee(Live::from(&self.parts.config)),
             config: self.parts.config,
             #[cfg(test)]
@@ -130,8 +132,9 @@ async fn shut_down<E: Executor>(mut pipe: Pipe<E>, shutdown: &Shutdown) -> Summa
     }
 
     // Flush what has ended, then close: whatever is still held goes back.
+    let (groups, mut telling) = pipe.close();
     let close = async {
-        for group in pipe.close() {
+        for group in groups {
             let group = group.flush().await;
             let session = group.current.borrow().clone();
             if let Some(session) = session {
@@ -142,7 +145,12 @@ async fn shut_down<E: Executor>(mut pipe: Pipe<E>, shutdown: &Shutdown) -> Summa
             }
         }
     };
-    if timeout(config.flush_deadline, close).await.is_err() {
+    // Receivers mend their lines as long as somebody listens; what they get goes back with the rest.
+    let listen = async {
+        while telling.recv().await.is_some() {}
+        std::future::pending().await
+    };
+    if timeout(config.flush_deadline, first_of(close, listen)).await.is_err() {
         tracing::error!(node = %config.node, "broker or result backend did not answer in time: what is not committed will be redelivered");
     }
     shared.summary()

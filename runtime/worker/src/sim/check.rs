@@ -75,7 +75,22 @@ fn check_outcome(state: &world::State, account: &Account, complain: &mut dyn FnM
                 complain(format!("is dead, and whoever waits for it sees {status:?}"));
             }
         }
-        Fate::Acked => check_acked(state, account, status, complain),
+        Fate::Acked => {
+            check_early(state, account, complain);
+            check_acked(state, account, status, complain);
+        }
+    }
+}
+
+/// What is acked early is run, unless its worker went before it began.
+fn check_early(state: &world::State, account: &Account, complain: &mut dyn FnMut(String)) {
+    let is_early = tasks::expect(&account.task) == Some(Expect::AtMostOnce);
+    let never = |handed: &Handed| {
+        let is_skipped = handed.had_succeeded || state.ledger.gone.contains(&handed.worker);
+        handed.end == Some(How::Acked) && handed.run == Run::No && !is_skipped
+    };
+    if is_early && account.deliveries.iter().any(never) {
+        complain("was acked early and never run".to_owned());
     }
 }
 
@@ -169,7 +184,8 @@ fn check_follow_ups(state: &world::State, account: &Account, complain: &mut dyn 
 fn check_doubles(state: &world::State, wrong: &mut Vec<String>) {
     let mut sent: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (serial, account) in &state.ledger.accounts {
-        if let Some(id) = &account.id {
+        // One that was acked early, and abandoned before it began, is sent anew.
+        if let Some(id) = account.id.as_ref().filter(|_| !never_began(account)) {
             let attempt = (id, &account.task, account.retries, account.nesting);
             sent.entry(attempt).or_default().push((serial, account));
         }
@@ -187,6 +203,12 @@ fn check_doubles(state: &world::State, wrong: &mut Vec<String>) {
             wrong.push(format!("`{task}` {id} is there {} times: messages {serials:?}", copies.len()));
         }
     }
+}
+
+/// True for what was acked and has not begun in any delivery.
+fn never_began(account: &Account) -> bool {
+    account.fate == Fate::Acked
+        && account.deliveries.iter().all(|handed| handed.run == Run::No && !handed.had_succeeded)
 }
 
 /// No phantoms: a record is of a message, or of a step that a failure has kept from being sent; a success stays.

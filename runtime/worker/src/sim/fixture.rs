@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rwork_broker::{Consume, Delivery, Publish, Receipt, Route};
 use rwork_model::How;
-use rwork_protocol::{Message, NewTask, Record, TaskId, Timestamp, decode};
+use rwork_protocol::{Embed, Message, NewTask, Record, TaskId, Timestamp, decode};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -24,6 +24,7 @@ use crate::parts::Parts;
 use crate::request::Request;
 use crate::session::Session;
 use crate::shared::Shared;
+use crate::watched::Watched;
 use crate::{Shutdown, Summary, Worker, WorkerConfig, WorkerParts};
 
 /// One worker's surroundings, with nothing running.
@@ -61,6 +62,7 @@ impl Bench {
             rng: Mutex::new(rng),
             summary: Mutex::default(),
             renewals,
+            postponed: Watched::new(0),
             live: ArcSwap::from_pointee(Live::from(&config)),
             config,
             mistake: None,
@@ -163,6 +165,16 @@ impl Calm {
         self.world.accept(Publish { route: Route::queue(&tasks::queue()), message, not_before: None })
     }
 
+    /// Sends a task that two others follow.
+    pub(crate) fn send_chain(&self, id: &str) -> u64 {
+        let embed = Embed { chain: Some(tasks::rest_of_chain(id)), ..Embed::default() };
+        let message = message("ok", self.world.now(), |new| {
+            new.id = Some(tasks::task_id(id));
+            new.embed = embed;
+        });
+        self.world.accept(Publish { route: Route::queue(&tasks::queue()), message, not_before: None })
+    }
+
     /// Waits until something is so; the paused clock leaps there.
     pub(crate) async fn until(&self, what: impl Fn(&Self) -> bool) {
         tokio::time::timeout(Duration::from_secs(600), async {
@@ -197,6 +209,18 @@ impl Calm {
             How::Dead(_) => Some("dead"),
             _ => Some("lost"),
         }
+    }
+
+    /// Lets the store have no room, or room again.
+    pub(crate) fn fill_store(&self, is_full: bool) {
+        self.world.lock().store.is_full = is_full;
+    }
+
+    /// Runs that have ended.
+    pub(crate) fn ran(&self) -> usize {
+        let state = self.world.lock();
+        let handed = state.ledger.accounts.values().flat_map(|account| &account.deliveries);
+        handed.filter(|handed| matches!(handed.run, Run::Ended(_))).count()
     }
 
     pub(crate) async fn stopped(mut self) -> Summary {

@@ -104,6 +104,8 @@ pub(super) struct Ledger {
     /// Messages whose own success is stored.
     successes: Vec<Serial>,
     /// Tasks of which a record was written in the name of a delivery that had been taken away. Where results are kept
+    /// Workers that died, or stopped in a storm.
+    pub(super) gone: BTreeSet<u64>,
     /// elsewhere nothing tells such a record from a later one: it does not say which attempt it is of.
     pub(super) overtaken: BTreeSet<TaskId>,
     pub(super) lost_data: bool,
@@ -120,6 +122,7 @@ impl Ledger {
             successes: Vec::new(),
             overtaken: BTreeSet::new(),
             lost_data: false,
+            gone: BTreeSet::new(),
         }
     }
 

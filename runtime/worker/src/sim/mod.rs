@@ -119,6 +119,7 @@ async fn live(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
     while let Some(ended) = keepers.join_next().await {
         ended.unwrap();
     }
+    run_the_rest(&world, workers, mistake).await;
     let trace = world.take_trace();
     let state = world.lock();
     let runs = state.ledger.accounts.values().flat_map(|account| &account.deliveries);
@@ -128,6 +129,28 @@ async fn live(seed: u64, mistake: Option<Mistake>, traced: bool) -> Verdict {
         messages: state.ledger.accounts.len(),
         runs: runs.filter(|handed| handed.run != ledger::Run::No).count(),
         faults: state.ledger.faults,
+    }
+}
+
+/// One more worker for what the others have sent while they stopped: the follow-ups of tasks that were acked early, which
+/// nobody is seen to hold.
+async fn run_the_rest(world: &World, place: u64, mistake: Option<Mistake>) {
+    let is_done = || {
+        let state = world.lock();
+        state.ledger.is_closed() || !state.ledger.violations.is_empty()
+    };
+    let (enough, deadline) = (Shutdown::new(), Instant::now() + PATIENCE);
+    if is_done() {
+        return;
+    }
+    let mut keeper = JoinSet::new();
+    keeper.spawn(keep_a_worker(world.clone(), place, mistake, enough.clone()));
+    while !is_done() && Instant::now() < deadline {
+        sleep(Duration::from_millis(500)).await;
+    }
+    enough.intake.cancel();
+    while let Some(ended) = keeper.join_next().await {
+        ended.unwrap();
     }
 }
 

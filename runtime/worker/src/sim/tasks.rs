@@ -151,7 +151,7 @@ fn build(rng: &mut fastrand::Rng, task: &'static str, number: usize, now: Timest
 }
 
 /// Two steps, the last first.
-fn rest_of_chain(id: &str) -> Bytes {
+pub(super) fn rest_of_chain(id: &str) -> Bytes {
     let step = |nth: u32| {
         let step = Signature::new(name("ok")).immutable();
         step.with_option("task_id", quoted(&format!("{id}-step{nth}"))).encode()

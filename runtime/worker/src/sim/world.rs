@@ -246,6 +246,10 @@ impl World {
         let mut state = self.lock();
         state.ledger.faults += u64::from(died);
         state.ledger.worker_is_gone(worker);
+        // Or stopped in a storm, where it waits for no answer for ever.
+        if died || !state.is_over {
+            state.ledger.gone.insert(worker);
+        }
         if let Some(process) = state.processes.get_mut(&worker) {
             process.is_alive = false;
         }

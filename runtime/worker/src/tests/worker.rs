@@ -61,6 +61,52 @@ async fn nothing_is_taken_while_memory_is_full_and_everything_after_it() {
     world.until(|world| all.iter().all(|serial| world.ended(*serial) == Some("acked"))).await;
 }
 
+/// The commits that make room are among those that fit.
+#[tokio::test(start_paused = true)]
+async fn what_fits_passes_what_a_full_store_has_no_room_for() {
+    let world = Calm::start(1, |config| config.settle_batch_max = 2);
+    world.fill_store(true);
+    let large: Vec<_> = (0..3).map(|number| world.send_chain(&format!("ok-{number}"))).collect();
+    let small = world.send("ignore", "small");
+    world.until(|world| world.ended(small) == Some("acked")).await;
+    assert!(
+        large.iter().all(|serial| world.ended(*serial).is_none()),
+        "there was no room for what follows them"
+    );
+    world.fill_store(false);
+    world.until(|world| large.iter().all(|serial| world.ended(*serial) == Some("acked"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_more_is_started_than_a_full_store_may_hold_up() {
+    let world = Calm::start(1, |config| config.settle_batch_max = 2);
+    world.fill_store(true);
+    let all: Vec<_> = (0..100).map(|number| world.send_chain(&format!("ok-{number}"))).collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.ran() < 20, "{} ran in vain", world.ran());
+    world.fill_store(false);
+    world.until(|world| all.iter().all(|serial| world.ended(*serial) == Some("acked"))).await;
+}
+
+/// A line that is lost while the last outcomes are committed is mended as often as it takes.
+#[tokio::test(start_paused = true)]
+async fn a_line_is_mended_twice_while_the_last_outcomes_are_committed() {
+    let world = Calm::start(1, |_| {});
+    world.fill_store(true);
+    let last = world.send_chain("last");
+    world.until(|world| world.ran() == 1).await;
+    world.shutdown.intake.cancel();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.break_off(false);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.fill_store(false);
+    world.until(|world| world.ended(last).is_some()).await;
+    assert_eq!(world.ended(last), Some("acked"));
+    assert_eq!(world.stopped().await.succeeded, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_taken_for_short_goes_back_when_tasks_become_long() {
     let world = Calm::start(1, |config| config.prefetch_multiplier = 2);
