@@ -353,14 +353,14 @@ impl<E: Executor> Pipe<E> {
         self.running.values().for_each(|running| running.stop.kill(KillReason::Shutdown));
     }
 
-    /// Whatever still runs is abandoned; returns its deliveries.
+    /// Abandons the runs that are left; returns their deliveries.
     pub(crate) async fn abandon(&mut self) -> Vec<Fence> {
         self.runs.shutdown().await;
         let left = std::mem::take(&mut self.running).into_values();
         left.filter_map(|running| running.fence).collect()
     }
 
-    /// What is left to be committed and closed.
+    /// Returns the groups, to be flushed and closed.
     pub(crate) fn close(self) -> Vec<Group> {
         self.groups
     }

@@ -1,4 +1,4 @@
-//! What befalls workers and their store, one thing every two seconds, each kind as often as every other.
+//! Faults of workers and their store, one every two seconds, each kind as often as every other.
 
 use std::fmt;
 use std::sync::Arc;

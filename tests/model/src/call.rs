@@ -13,7 +13,7 @@ use crate::store::{Store, full};
 
 /// One call.
 pub trait Call: Clone + fmt::Debug + Send + Sync + 'static {
-    /// What is answered.
+    /// The answer.
     type Answer: fmt::Debug + Send + 'static;
 
     /// Its effect, and the answer.
@@ -82,7 +82,7 @@ pub struct Take {
     pub line: Line,
     /// The number of the first delivery.
     pub first: u64,
-    /// How much.
+    /// Messages and bytes at most.
     pub room: Room,
 }
 

@@ -1,4 +1,4 @@
-//! What a driver remembers of one consumer, in its process.
+//! Memory of a driver about one consumer, in its process.
 
 use std::collections::BTreeSet;
 

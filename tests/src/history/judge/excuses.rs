@@ -1,4 +1,4 @@
-//! What explains that a task began twice, or ended otherwise than it should have.
+//! Reasons why a task may have begun twice, or ended otherwise than it should have.
 
 use rwork_protocol::{State, Timestamp};
 

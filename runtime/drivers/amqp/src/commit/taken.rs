@@ -48,7 +48,7 @@ enum End {
     Keep,
 }
 
-/// What is left to be done.
+/// Steps that are left.
 pub(super) struct Finished {
     /// Tags in shelters, by lane.
     pub(super) sheltered: Vec<Vec<u64>>,
@@ -203,7 +203,7 @@ impl Shared {
         Some(Ended { settlement, held, end })
     }
 
-    /// Whether a delivery is with the caller and can still be settled.
+    /// True if a delivery is with the caller and can still be settled.
     fn holds(&self, receipt: u64) -> bool {
         let table = locked(&self.table);
         let Some(held) = table.get(receipt).filter(|held| held.stage == Stage::Handed) else { return false };

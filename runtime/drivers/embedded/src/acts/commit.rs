@@ -1,4 +1,4 @@
-//! What outcomes cause, in one transaction: records, follow-ups and the ends of deliveries.
+//! One transaction with all that outcomes cause: records, follow-ups and the ends of deliveries.
 
 use rusqlite::{OptionalExtension, params};
 use rwork_broker::{Committed, Disposition, Ending, Part, Reason, Receipt, Refusal};
