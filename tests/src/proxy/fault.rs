@@ -43,7 +43,7 @@ impl Cut {
 /// One request, and what is done to it.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What is done.
+    /// The deed.
     cut: Cut,
     /// Bytes that the request contains; empty: any request.
     contains: Vec<u8>,

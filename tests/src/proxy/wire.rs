@@ -18,7 +18,7 @@ pub(super) enum Wire {
     Opaque,
 }
 
-/// How far something reaches.
+/// Reach of a request or an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// It ends after so many bytes.

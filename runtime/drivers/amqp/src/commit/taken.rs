@@ -38,13 +38,13 @@ struct Ended<'a> {
     end: End,
 }
 
-/// How the server is told.
+/// Frame by which the server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Ack,
     Requeue,
     Reject,
-    /// It is not: whoever receives next gets it.
+    /// None: whoever receives next gets the message.
     Keep,
 }
 
@@ -149,7 +149,7 @@ impl Under<'_> {
         })
     }
 
-    /// What it publishes: follow-ups, then the copy to be kept elsewhere. What was confirmed before is not sent again.
+    /// Messages to publish: follow-ups, then the copy to be kept elsewhere. None that is confirmed is sent again.
     pub(super) async fn fates(&self, shared: &Shared, confirmed: &[bool]) -> Result<Vec<Fate>, Error> {
         let is_kept = |nth| confirmed.get(nth).copied().unwrap_or(false);
         let mut fates = Vec::with_capacity(self.commit.publish.len() + 1);

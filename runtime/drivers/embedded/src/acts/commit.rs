@@ -23,7 +23,7 @@ pub(crate) struct Item {
 pub(crate) struct Commit {
     pub(crate) owner: i64,
     pub(crate) number: u64,
-    /// What can't be done is refused before it comes here.
+    /// Commits, in order; one that can't be done is refused before it comes here.
     pub(crate) items: Vec<Result<Item, Refusal>>,
 }
 
