@@ -70,7 +70,7 @@ async fn embedded_backend() -> anyhow::Result<()> {
 /// A key prefix for each place, in one database.
 struct Database {
     number: u32,
-    /// Where results are kept. None: in the same database.
+    /// Place of the results. None: the same database.
     results: Option<u32>,
 }
 

@@ -153,7 +153,7 @@ impl History {
         self.kills.iter().find(|kill| kill.node == node)
     }
 
-    /// Whether the node stood still at some time between these two.
+    /// True if the node stood still at some time between these two.
     fn stood_still(&self, node: &str, from: Timestamp, to: Timestamp) -> bool {
         let meets = |stop: &Stop| Outage { from: stop.from, to: stop.to }.meets(from, to);
         self.stops.iter().any(|stop| stop.node == node && meets(stop))

@@ -361,7 +361,7 @@ impl Stage {
         Ok(self.log()?.iter().filter(|(word, of, _)| word == "start" && *of == number).count())
     }
 
-    /// How often rwork workers have started this task so far, by their logs.
+    /// Number of times that rwork workers have started this task so far, by their logs.
     pub fn begun(&self, id: &str) -> usize {
         let is_start = |entry: &Entry| entry.says("task started") && entry.field("task_id") == Some(id);
         self.journal.so_far().iter().filter(|entry| is_start(entry)).count()

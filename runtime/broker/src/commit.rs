@@ -1,4 +1,4 @@
-//! What an outcome causes, as one step: records, follow-ups and the end of the delivery.
+//! One step with all that an outcome causes: records, follow-ups and the end of the delivery.
 
 use rwork_backend::Store;
 
@@ -28,12 +28,12 @@ pub struct Commit {
     pub records: Vec<Store>,
     /// Messages to be published.
     pub publish: Vec<Publish>,
-    /// What becomes of the delivery, and what the rest depends on.
+    /// End of the delivery, which also fences the rest.
     pub ending: Ending,
 }
 
-/// What a commit does to its delivery. All but [`Ending::Unfenced`] are fenced: where the delivery is not ours, nothing is
-/// changed and the answer is [`Committed::Lost`]; only records of a SUCCESS are stored, since those are final.
+/// Effect of a commit on its delivery. All but [`Ending::Unfenced`] are fenced: where the delivery is not ours, nothing
+/// is changed and the answer is [`Committed::Lost`]; only records of a SUCCESS are stored, since those are final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     clippy::large_enum_variant,
@@ -76,7 +76,7 @@ pub enum Committed {
 /// Why a commit was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What was refused.
+    /// Refused part.
     pub part: Part,
     /// One line for people.
     pub why: String,

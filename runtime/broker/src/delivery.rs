@@ -15,7 +15,7 @@ pub struct Delivery {
     pub message: Message,
     /// The queue it came from.
     pub queue: QueueName,
-    /// It may have begun before: its worker died while it held the message, or an outcome sent it back. Such a message
+    /// May have begun before: its worker died while it held the message, or an outcome sent it back. Such a message
     /// needs [`crate::Ending::Starting`] before it may start.
     pub redelivered: bool,
     /// Starts that were written down, plus this one; 1 at first. The first start of a message is not written down

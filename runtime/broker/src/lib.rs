@@ -55,7 +55,7 @@ pub struct Capabilities {
     pub delayed: bool,
     /// Which priority comes first, or none are kept.
     pub priorities: Option<PriorityOrder>,
-    /// What keeps a delivery ours.
+    /// Ground on which a delivery is ours.
     pub ownership: Ownership,
     /// Commits carry records: results are kept where messages are, and both are written in one step.
     pub commits_records: bool,
@@ -69,7 +69,7 @@ pub struct Capabilities {
     pub message_bytes_max: usize,
 }
 
-/// What keeps a delivery ours.
+/// Ground on which a delivery is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// Renewals that other workers see. Who is not seen to renew for so long, by workers that are well, is dead.
@@ -185,7 +185,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug + 'static {
     async fn purge_dead_letters(&self, query: DeadLetterQuery) -> Result<u64, Error>;
 }
 
-/// How much to take.
+/// Messages and bytes to take at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Messages at most, at least 1.
@@ -194,10 +194,10 @@ pub struct Room {
     pub bytes: usize,
 }
 
-/// What a store says of a consumer whose connection was made again.
+/// Answer of a store to a consumer whose connection was made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumed {
-    /// It stands. What it held stays held, but for `gone`.
+    /// The consumer stands. Its deliveries stay held, but for `gone`.
     Stands {
         /// Deliveries that are ours and were never handed to the caller (the answer of their taking was lost), or that the
         /// caller had committed and the store has forgotten to be committed (it lost data).

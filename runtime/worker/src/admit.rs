@@ -81,7 +81,7 @@ impl<E: Executor> Admission<E> {
         }
     }
 
-    /// What is due goes before what came later.
+    /// Moves due requests before those that came later.
     pub(crate) fn wake_due(&mut self) {
         let later = self.later.split_off(&(Instant::now(), u64::MAX));
         let due = std::mem::replace(&mut self.later, later);

@@ -14,9 +14,9 @@ pub const BYTES_MAX: usize = 256 << 20;
 /// Both halves.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// What messages carry, decoded: a small compressed one may be large.
+    /// Bytes of messages, decoded: a small compressed one may be large.
     pub(crate) bodies: Arc<Pool>,
-    /// What outcomes carry.
+    /// Bytes of outcomes.
     pub(crate) results: Arc<Pool>,
 }
 

@@ -1,4 +1,4 @@
-//! What one step wants done in the outside world, on its way to the committer.
+//! Effects of one step on the outside world, on their way to the committer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Fence {
 }
 
 impl Held {
-    /// How it ends, for the broker, which needs the message only where it is kept.
+    /// End of the delivery, for the broker, which needs the message only where it is kept.
     pub(crate) fn settle(&self, disposition: Disposition) -> Settlement {
         let Delivery { message, queue, receipt, .. } = &self.delivery;
         let message = is_kept(&disposition).then(|| message.clone());
@@ -45,12 +45,12 @@ impl Held {
     }
 }
 
-/// Whose commit it is: kept until it is done, with all that it holds of memory.
+/// Task that a commit belongs to: kept until the commit is done, with all that it holds of memory.
 pub(crate) trait Subject: Send + Sync {
     /// For log lines.
     fn label(&self) -> (&TaskId, &TaskName);
 
-    /// What a failure of it causes: its own record, those of steps that will never run, errbacks.
+    /// Effects of its failure: its own record, those of steps that will never run, errbacks.
     fn fail(&self, exception: &Exception) -> Effects;
 }
 
@@ -84,11 +84,11 @@ pub(crate) struct TaskCommit {
     pub(crate) subject: Option<Arc<dyn Subject>>,
     pub(crate) effects: Effects,
     pub(crate) fenced: Fenced,
-    /// What is counted and told once it is done; absent where nothing ends yet.
+    /// Ending that is counted and told once the commit is done; absent where nothing ends yet.
     pub(crate) ending: Option<Ending>,
     /// Wall time of the run, for its log line.
     pub(crate) wall_ms: f64,
-    /// What its log line adds; empty: nothing.
+    /// Addition to its log line; empty: nothing.
     pub(crate) detail: String,
     /// Told at the end what became of it. Nobody there is fine.
     pub(crate) reply: Option<oneshot::Sender<Became>>,
@@ -96,11 +96,11 @@ pub(crate) struct TaskCommit {
     pub(crate) _grants: Vec<Grant>,
     /// Written by the committer alone.
     pub(crate) became: Became,
-    /// How often a part of it was refused. Written by the committer alone.
+    /// Refusals of a part of it so far. Written by the committer alone.
     pub(crate) refusals: u32,
 }
 
-/// What a commit does to its delivery.
+/// Effect of a commit on its delivery.
 #[derive(Debug, Default)]
 #[allow(
     clippy::large_enum_variant,

@@ -303,7 +303,7 @@ impl Committer {
 enum Left {
     /// To be looked at again.
     Open(Vec<TaskCommit>),
-    /// The same, some of them once the store has room.
+    /// To be looked at again, some of them once the store has room.
     Full(Vec<TaskCommit>, Error),
 }
 
@@ -333,19 +333,19 @@ fn at_broker(commit: &mut TaskCommit) -> Commit {
     Commit { records, publish: follow_ups, ending }
 }
 
-/// Whether nothing is left to be done at the broker.
+/// True if nothing is left to be done at the broker.
 fn is_empty(commit: &TaskCommit) -> bool {
     let Effects { records, follow_ups } = &commit.effects;
     let changes = matches!(commit.fenced, Fenced::Settles(..) | Fenced::Starts(_));
     records.is_empty() && follow_ups.is_empty() && !changes
 }
 
-/// Whether the same call would fail for ever because of what is in it.
+/// True if the same call would fail for ever because of what is in it.
 fn blames_content(error: &Error) -> bool {
     matches!(error, Error::TooLarge { .. } | Error::Unsupported { .. } | Error::Act { retryable: false, .. })
 }
 
-/// What a call was refused for that has one commit, where the server does not say.
+/// Part for which a call with one commit was refused, where the server does not name it.
 fn likely(batch: &Batch) -> Part {
     match batch.commits.first() {
         Some(commit) if !commit.publish.is_empty() => Part::FollowUp,

@@ -66,7 +66,7 @@ fn may_begin<E: Executor>(request: &Request<E>, held: &Held) -> bool {
 /// The task must not run: its delivery is not ours, or its start could not be written down.
 struct NotNow;
 
-/// What precedes the run: the early ack where the task wants it (`None` is left of the delivery then), the start of a
+/// Steps before the run: the early ack where the task wants it (`None` is left of the delivery then), the start of a
 /// message that may have begun before, STARTED, and last a renewal that is fresh, since all of that may have taken long.
 async fn begin<E: Executor>(request: &Arc<Request<E>>, held: Held) -> Result<Option<Held>, NotNow> {
     let started = request.task.options().track_started.then(|| request.started()).flatten();

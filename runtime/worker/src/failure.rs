@@ -1,4 +1,4 @@
-//! What every failure causes, whoever failed and why: its record, one for each step of the chain that will never run, and
+//! Effects of a failure, whatever failed and why: its record, one for each step of the chain that will never run, and
 //! the errbacks.
 
 use bytes::Bytes;

@@ -23,7 +23,7 @@ pub(crate) type GroupId = usize;
 pub(crate) struct Group {
     /// The consumer that stands.
     current: watch::Receiver<Option<Arc<Session>>>,
-    /// What is to be committed. The committer ends when the last of its senders is gone.
+    /// Commits on their way out. The committer ends when the last of its senders is gone.
     commits: mpsc::Sender<TaskCommit>,
     asks: mpsc::Sender<Room>,
     /// Messages that the receiver was asked for and has not answered; 0: it was not asked.
@@ -70,7 +70,7 @@ impl Group {
         }
     }
 
-    /// What was asked for came.
+    /// Notes that the messages asked for came.
     pub(crate) fn answered(&mut self) {
         self.asked = 0;
     }

@@ -21,7 +21,7 @@ use crate::request::{Accepted, Request};
 use crate::session::Session;
 use crate::stranger::Stranger;
 
-/// Where deliveries come from, and where their commits go.
+/// Origin of deliveries, and the way of their commits.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) session: Arc<Session>,

@@ -11,10 +11,10 @@ use crate::session::Session;
 
 /// Renewals per lease: an observer wants four of its own answered before it calls anybody dead, and two of ours may fail.
 const RENEWALS_PER_LEASE: u32 = 5;
-/// How often a consumer without a lease is looked at: who is full of messages would not notice the end of its line.
+/// Interval of looks at a consumer without a lease: one that is full of messages would not notice the end of its line.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a consumer is renewed.
+/// Interval of a consumer's renewals.
 pub(crate) fn interval(lease: Option<Duration>) -> Duration {
     lease.map_or(LOOK_EVERY, |lease| lease / RENEWALS_PER_LEASE)
 }

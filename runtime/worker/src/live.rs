@@ -1,4 +1,4 @@
-//! What may be changed while a worker runs: in one place, swapped as a whole, read anew at each use.
+//! Settings that may be changed while a worker runs: in one place, swapped as a whole, read anew at each use.
 
 use crate::config::WorkerConfig;
 

@@ -25,7 +25,7 @@ const OWN_MODULE: &str = "rwork.errors";
 pub(crate) struct Verdict {
     pub(crate) ending: Ending,
     pub(crate) effects: Effects,
-    /// What the log line adds; empty: nothing.
+    /// Addition to the log line; empty: nothing.
     pub(crate) detail: String,
 }
 

@@ -66,7 +66,7 @@ impl Outage {
         Self { service: Service::Backend, ..Self::of_broker(act, backoff) }
     }
 
-    /// It began, which somebody else has told: an attempt that fails has more to say.
+    /// Notes that it began, which somebody else has logged: an attempt that fails has more to say.
     pub(crate) fn begins(&mut self) {
         self.since.get_or_insert_with(Instant::now);
     }

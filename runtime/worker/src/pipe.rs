@@ -357,14 +357,14 @@ impl<E: Executor> Pipe<E> {
         self.running.values().for_each(|running| running.stop.kill(KillReason::Shutdown));
     }
 
-    /// Whatever still runs is abandoned; returns its deliveries.
+    /// Abandons the runs that are left; returns their deliveries.
     pub(crate) async fn abandon(&mut self) -> Vec<Fence> {
         self.runs.shutdown().await;
         let left = std::mem::take(&mut self.running).into_values();
         left.filter_map(|running| running.fence).collect()
     }
 
-    /// What is left to be committed and closed, and what receivers go on telling while they mend their lines.
+    /// Returns the groups, to be flushed and closed, and the news that receivers go on telling while they mend their lines.
     pub(crate) fn close(self) -> (Vec<Group>, Telling) {
         (self.groups, self.news)
     }

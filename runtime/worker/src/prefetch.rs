@@ -17,7 +17,7 @@ const LEARNED: u32 = 16;
 /// With nothing started for so long, the tasks that run are long ones.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// How many messages to hold unstarted now.
+/// Number of messages to hold unstarted now.
 #[derive(Debug)]
 pub(crate) struct Prefetch {
     mean: MeanDuration,
@@ -45,7 +45,7 @@ impl Prefetch {
         prefetch_for(self.mean.get(), live)
     }
 
-    /// How many to ask for now.
+    /// Number of messages to ask for now.
     pub(crate) fn room(&self, unstarted: usize, live: &Live) -> usize {
         let target = self.target(live);
         if self.stalled { target.saturating_sub(unstarted) } else { room(unstarted, target) }
@@ -104,7 +104,7 @@ pub(crate) fn prefetch_for(mean: Option<Duration>, live: &Live) -> usize {
     wanted.clamp(least, live.prefetch_max)
 }
 
-/// How many to ask for now. Nothing until half of the store is used up, so that batches stay large.
+/// Number of messages to ask for now. Nothing until half of the store is used up, so that batches stay large.
 pub(crate) fn room(held: usize, prefetch: usize) -> usize {
     if held > prefetch / 2 { 0 } else { prefetch - held }
 }

@@ -21,13 +21,13 @@ use crate::outage::{Backoff, Outage, chain};
 use crate::session::{Over, Session};
 use crate::shared::Shared;
 
-/// How long a taking in progress may go on after the worker was told to stop: what the server has given already is handed
+/// Time that a taking in progress has after the worker was told to stop: what the server has given already is handed
 /// back by name then, not by its death.
 const LAST_TAKING: Duration = Duration::from_millis(100);
 
-/// What a receiver tells the pipe.
+/// News from a receiver to the pipe.
 pub(crate) enum News {
-    /// It consumes.
+    /// The receiver consumes.
     Ready,
     /// Deliveries, as many as were asked for at most.
     Arrived(Source, Vec<Arrived>),
@@ -37,7 +37,7 @@ pub(crate) enum News {
     Over(Source, Over),
     /// The broker refuses us in a way that waiting does not mend; only before the first consumer.
     Refused(Error),
-    /// It takes nothing any more, as it was told.
+    /// The receiver takes nothing any more, as it was told.
     Stopped,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Receiver {
     pub(crate) commits: mpsc::WeakSender<crate::commit::TaskCommit>,
     /// The consumer that stands, for whoever commits.
     pub(crate) current: watch::Sender<Option<Arc<Session>>>,
-    /// How much to take next. One is answered before the next is asked.
+    /// Rooms to fill. One is answered before the next is asked.
     pub(crate) asks: mpsc::Receiver<Room>,
     pub(crate) news: mpsc::Sender<(GroupId, News)>,
     pub(crate) stop: CancellationToken,
@@ -132,7 +132,7 @@ impl Receiver {
         }
     }
 
-    /// What the server has given already comes within a moment.
+    /// Takes what the server has given already: it comes within a moment.
     async fn take_the_last(&mut self, source: &Source, room: Option<Room>) -> Option<()> {
         if let Some(room) = room {
             let outage = Outage::of_broker("receive messages", self.shared.backoff());

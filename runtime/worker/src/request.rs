@@ -56,7 +56,7 @@ pub(crate) struct Accepted<E: Executor> {
 }
 
 impl<E: Executor> Accepted<E> {
-    /// Whether it came by this consumer, and by one of these receipts if any are named.
+    /// True if it came by this consumer, and by one of these receipts if any are named.
     pub(crate) fn is_one_of(&self, session: &Arc<Session>, receipts: Option<&[Receipt]>) -> bool {
         let Held { session: own, delivery } = &self.held;
         Arc::ptr_eq(own, session) && receipts.is_none_or(|receipts| receipts.contains(&delivery.receipt))
@@ -191,7 +191,7 @@ impl<E: Executor> Request<E> {
         TaskCommit { fenced, ..TaskCommit::of(Arc::clone(self) as Arc<dyn Subject>, effects) }
     }
 
-    /// What its failure causes.
+    /// Effects of its failure.
     pub(crate) fn fail_with(&self, state: State, exception: &Exception, traceback: Option<&str>) -> Effects {
         let failing = Failing { message: &self.message, state: state.clone(), exception, traceback };
         failing.effects(&self.parts, |children| {

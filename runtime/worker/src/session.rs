@@ -15,14 +15,14 @@ use crate::clock::Clock;
 use crate::outage::{Outage, chain};
 use crate::watched::Watched;
 
-/// How a consumer stands.
+/// Standing of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Its line is whole, as far as is known.
     Stands,
     /// Its line was lost, or the store has something to say: it must be resumed.
     Troubled,
-    /// It has ended.
+    /// The consumer has ended.
     Over(Over),
 }
 
@@ -40,10 +40,10 @@ pub(crate) enum Over {
 pub(crate) struct Session {
     consumer: Box<dyn Consumer>,
     clock: Arc<dyn Clock>,
-    /// What keeps its deliveries ours.
+    /// Ground on which its deliveries are ours.
     ownership: Ownership,
     standing: Watched<Standing>,
-    /// What led to the trouble, until somebody has told it. Held for one move.
+    /// Cause of the trouble, until it is logged. The lock is held for one move.
     trouble: Mutex<Option<Error>>,
     /// When the last renewal that was answered had been asked for, by the clock that counts suspends.
     renewed: Watched<Duration>,
@@ -73,7 +73,7 @@ impl Session {
         }
     }
 
-    /// How it stands now.
+    /// Its standing now.
     pub(crate) fn standing(&self) -> Standing {
         self.standing.get()
     }
@@ -195,7 +195,7 @@ impl Session {
         }
     }
 
-    /// What became of a batch of a consumer that is dead.
+    /// Answers to a batch of a consumer that is dead.
     async fn last_word(&self, batch: &Batch, outage: &mut Outage) -> Vec<Committed> {
         loop {
             match self.consumer.commit(batch).await {
@@ -243,7 +243,7 @@ impl Session {
         self.renewed.update(|renewed| (asked > renewed).then_some(asked));
     }
 
-    /// Whether a renewal that was asked for within the last lease has been answered: nobody can have reaped us.
+    /// True if a renewal that was asked for within the last lease has been answered: nobody can have reaped us.
     pub(crate) fn is_fresh(&self) -> bool {
         let renewed = self.renewed.get();
         self.ownership.lease().is_none_or(|lease| self.clock.boot().saturating_sub(renewed) < lease)
@@ -306,7 +306,7 @@ pub(crate) enum Unanswered {
     Refused(Error),
 }
 
-/// Whether the line is whole, whatever could not be done.
+/// True if the line is whole, whatever could not be done.
 fn leaves_whole(error: &Error) -> bool {
     matches!(
         error,
@@ -318,7 +318,7 @@ fn leaves_whole(error: &Error) -> bool {
     )
 }
 
-/// Whether the same call may succeed after a pause.
+/// True if the same call may succeed after a pause.
 fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Full { .. } | Error::Act { retryable: true, .. })
 }

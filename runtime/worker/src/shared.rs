@@ -28,15 +28,15 @@ pub(crate) struct Shared {
     pub(crate) config: WorkerConfig,
     /// Jitter and nothing else. Locked for one draw at a time.
     pub(crate) rng: Mutex<fastrand::Rng>,
-    /// What was done so far. Written by the committers once per batch.
+    /// Counts of what was done so far. Written by the committers once per batch.
     pub(crate) summary: Mutex<Summary>,
-    /// What may change while it runs. Written by whoever controls the worker.
+    /// Settings that may change while it runs. Written by whoever controls the worker.
     pub(crate) live: ArcSwap<Live>,
-    /// What is held between receipt and commit.
+    /// Bytes held between receipt and commit.
     pub(crate) budget: Arc<Budget>,
     /// Commits that wait for a store to have room. Written by the committers.
     pub(crate) postponed: Watched<usize>,
-    /// Where renewals go; `None`: with everything else.
+    /// Runtime of the renewals; `None`: the one of everything else.
     pub(crate) renewals: Option<Handle>,
     /// Deliberate mistakes, for the tests that show that the simulation finds them.
     #[cfg(test)]
@@ -86,12 +86,12 @@ impl Shared {
         wait > crate::config::WAIT_IN_MEMORY_MAX && self.broker.capabilities().delayed
     }
 
-    /// Whether the broker stores records, in the step that ends a delivery.
+    /// True if the broker stores records, in the step that ends a delivery.
     pub(crate) fn commits_records(&self) -> bool {
         self.broker.capabilities().commits_records
     }
 
-    /// Whether this mistake is made, for one test of the simulation.
+    /// True if this mistake is made, for one test of the simulation.
     #[cfg(test)]
     pub(crate) fn errs(&self, mistake: crate::sim::Mistake) -> bool {
         self.mistake == Some(mistake)

@@ -1,4 +1,4 @@
-//! What is said of a commit once it is done: its log line, and the answer to whoever waits for it.
+//! Words about a commit once it is done: its log line, and the answer to whoever waits for it.
 
 use crate::commit::{Became, TaskCommit};
 use crate::ending::Ending;

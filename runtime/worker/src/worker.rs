@@ -25,7 +25,7 @@ use crate::shutdown::Shutdown;
 use crate::summary::Summary;
 use crate::watched::Watched;
 
-/// How long a taking in progress may take to hand over what it has got from the broker already, and be decoded.
+/// Time that a taking in progress has to hand over what it has got from the broker already, and be decoded.
 const LAST_NEWS: Duration = Duration::from_millis(500);
 
 /// Everything that a worker works with, chosen by the caller: nothing in this crate opens a socket or a file, reads the

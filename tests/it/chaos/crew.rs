@@ -85,7 +85,7 @@ impl Ground {
     }
 }
 
-/// Whose worker it is.
+/// Owner of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Rwork,

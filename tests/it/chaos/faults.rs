@@ -1,4 +1,4 @@
-//! What befalls workers and their store, one thing every two seconds, each kind as often as every other.
+//! Faults of workers and their store, one every two seconds, each kind as often as every other.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) enum Happening {
     Full,
 }
 
-/// How much of it.
+/// Size of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     /// Tasks: three fifths are steps of chains of three, a tenth is retried once.
@@ -87,7 +87,7 @@ impl Scale {
 pub(super) struct Schedule {
     kinds: Vec<Happening>,
     round: Vec<Happening>,
-    /// How many rounds are over.
+    /// Number of rounds that are over.
     pub(super) rounds: usize,
     pub(super) rng: fastrand::Rng,
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{each_started_once, stage};
 
-/// How long it goes on.
+/// Length of a run.
 struct Scale {
     rounds: u64,
     /// Of one task.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::configure;
 
-/// How much of it.
+/// Size of a run.
 struct Scale {
     in_flight: usize,
     result: usize,

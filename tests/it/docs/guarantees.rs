@@ -13,7 +13,7 @@ const PROMISES: &str = "runtime/cli/src/commands/doctor/guarantees/promises.rs";
 /// A promise, and a column for each pair of broker and result store.
 const COLUMNS: usize = 6;
 
-/// What is wrong with the page.
+/// Faults of the page.
 pub(super) fn check() -> Vec<String> {
     let page = Page::read("docs/guarantees.md");
     let promises = fs::read_to_string(root().join(PROMISES)).unwrap();

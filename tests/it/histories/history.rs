@@ -102,7 +102,7 @@ impl History {
         Line { consumer: ConsumerId(self.number()), token: Token(1), incarnation }
     }
 
-    /// How often a consumer renews.
+    /// Interval of a consumer's renewals.
     pub(super) fn renewal_interval(&self) -> Duration {
         match self.model.rules.ownership {
             Ownership::Lease(lease) => lease / 5,
@@ -110,7 +110,7 @@ impl History {
         }
     }
 
-    /// What one consumer holds.
+    /// Deliveries that one consumer holds.
     pub(super) fn held(&self, nth: usize) -> Vec<Receipt> {
         self.model.held(self.consumers[nth].line.consumer).map(|(receipt, _)| receipt).collect()
     }

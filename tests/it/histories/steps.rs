@@ -16,7 +16,7 @@ use super::history::{Both, History, now, queues};
 
 /// Consumers at once.
 const CONSUMERS_MAX: usize = 3;
-/// What one may hold.
+/// Deliveries that one consumer may hold.
 const UNSETTLED_MAX: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -6,7 +6,7 @@ use rwork_protocol::QueueName;
 use crate::store::Store;
 
 impl Store {
-    /// How full a queue is.
+    /// Counts of a queue.
     pub fn queue(&self, name: &QueueName) -> QueueInfo {
         let holders = self.members.values().flat_map(|member| member.held.values());
         let held =

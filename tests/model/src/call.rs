@@ -13,7 +13,7 @@ use crate::store::{Store, full};
 
 /// One call.
 pub trait Call: Clone + fmt::Debug + Send + Sync + 'static {
-    /// What is answered.
+    /// The answer.
     type Answer: fmt::Debug + Send + 'static;
 
     /// Its effect, and the answer.
@@ -78,11 +78,11 @@ impl Call for Open {
 /// [`rwork_broker::Consumer::receive`], without the waiting.
 #[derive(Clone, Debug)]
 pub struct Take {
-    /// Who takes.
+    /// Consumer that takes.
     pub line: Line,
     /// The number of the first delivery.
     pub first: u64,
-    /// How much.
+    /// Messages and bytes at most.
     pub room: Room,
 }
 
@@ -107,9 +107,9 @@ impl Call for Take {
 /// [`rwork_broker::Consumer::commit`].
 #[derive(Clone, Debug)]
 pub struct CommitBatch {
-    /// Who commits.
+    /// Consumer that commits.
     pub line: Line,
-    /// What.
+    /// The batch.
     pub batch: Batch,
 }
 
@@ -125,7 +125,7 @@ impl Call for CommitBatch {
 /// [`rwork_broker::Consumer::renew`].
 #[derive(Clone, Debug)]
 pub struct Renew {
-    /// Who renews.
+    /// Consumer that renews.
     pub line: Line,
 }
 
@@ -229,7 +229,7 @@ impl Call for Reap {
 /// [`rwork_broker::Consumer::close`].
 #[derive(Clone, Debug)]
 pub struct Close {
-    /// Who closes.
+    /// Consumer that closes.
     pub line: Line,
     /// Deliveries that may have begun.
     pub started: Vec<Receipt>,
@@ -255,9 +255,9 @@ impl Call for Close {
 /// A look at a store whose answer was given already: these deliveries were handed out, in this order.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// Who took.
+    /// Consumer that took.
     pub line: Line,
-    /// What was taken.
+    /// Deliveries that were taken.
     pub deliveries: Vec<Delivery>,
 }
 

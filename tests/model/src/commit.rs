@@ -130,7 +130,7 @@ impl Store {
     }
 }
 
-/// Whether there must be room for it.
+/// True if there must be room for it.
 fn adds(commit: &Commit) -> bool {
     !commit.records.is_empty() || !commit.publish.is_empty()
 }

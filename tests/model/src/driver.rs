@@ -1,4 +1,4 @@
-//! What a driver remembers of one consumer, in its process.
+//! Memory of a driver about one consumer, in its process.
 
 use std::collections::BTreeSet;
 
@@ -44,12 +44,12 @@ impl Driver {
         self.line
     }
 
-    /// Whether it must be resumed first.
+    /// True if it must be resumed first.
     pub fn is_broken(&self) -> bool {
         self.is_broken
     }
 
-    /// Whether a batch may be sent.
+    /// True if a batch may be sent.
     pub fn may_commit(&self) -> bool {
         self.is_dead || !self.is_broken
     }
@@ -64,7 +64,7 @@ impl Driver {
         self.known.len() + self.stash.len()
     }
 
-    /// Whether deliveries wait to be handed out.
+    /// True if deliveries wait to be handed out.
     pub fn has_stash(&self) -> bool {
         !self.stash.is_empty()
     }

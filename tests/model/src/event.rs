@@ -1,4 +1,4 @@
-//! What a store says of each change, for whoever keeps account.
+//! Words of a store about each change, for whoever keeps account.
 
 use rwork_broker::{Reason, Receipt};
 use rwork_protocol::{State, TaskId};

@@ -11,11 +11,11 @@ use crate::messages::Serial;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConsumerId(pub u64);
 
-/// What tells one line of a consumer from another.
+/// Mark that tells one line of a consumer from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u64);
 
-/// What each call of a consumer carries.
+/// Identity that each call of a consumer carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The consumer.

@@ -8,7 +8,7 @@ use crate::member::ConsumerId;
 /// Own renewals that must have been answered since a counter was first seen as it is.
 const RENEWALS_MIN: u32 = 4;
 
-/// What one consumer has seen of the others.
+/// Observations of one consumer about the others.
 #[derive(Clone, Debug)]
 pub struct Observer {
     lease: Duration,

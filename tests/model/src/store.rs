@@ -11,7 +11,7 @@ use crate::member::{ConsumerId, Held, Line, Member};
 use crate::messages::{Messages, Serial};
 use crate::records::Records;
 
-/// What a store promises, and what it will never take.
+/// Promises of a store, and what it will never take.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// What keeps a delivery its consumer's.
@@ -27,7 +27,7 @@ pub struct Rules {
 /// Everything that a store knows.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// What it promises.
+    /// Promises of the store.
     pub rules: Rules,
     /// No room: nothing is accepted that adds to what is there.
     pub is_full: bool,
@@ -86,7 +86,7 @@ impl Store {
         self.records.all()
     }
 
-    /// What a consumer holds.
+    /// Deliveries that a consumer holds.
     pub fn held(&self, consumer: ConsumerId) -> impl Iterator<Item = (Receipt, &Held)> {
         let held = self.members.get(&consumer).map(|member| &member.held);
         held.into_iter().flatten().map(|(receipt, held)| (*receipt, held))

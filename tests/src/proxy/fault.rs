@@ -15,7 +15,7 @@ use super::pipe::Connection;
 /// Longest wait for the answer to a request that was delivered late; only a hang meets it.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What is done at the chosen request.
+/// Deed of the proxy at the chosen request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The server never gets the request.
@@ -43,7 +43,7 @@ impl Cut {
 /// One request, and what is done to it.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What is done.
+    /// The deed.
     cut: Cut,
     /// Bytes that the request contains; empty: any request.
     contains: Vec<u8>,
@@ -108,7 +108,7 @@ impl Met {
     }
 }
 
-/// What handle and connection share.
+/// State that handle and connection share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) cut: Cut,

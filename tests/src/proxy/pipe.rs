@@ -17,7 +17,7 @@ use super::wire::{Part, Wire};
 /// Read at once.
 const CHUNK: usize = 64 << 10;
 
-/// What both threads know of a connection.
+/// Knowledge of both threads about a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Set by the first request.

@@ -1,4 +1,4 @@
-//! Where requests and answers end, in Redis' protocol (RESP2 and RESP3) and in AMQP's frames.
+//! Ends of requests and answers, in Redis' protocol (RESP2 and RESP3) and in AMQP's frames.
 
 /// What AMQP's clients say first.
 const AMQP_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
@@ -18,7 +18,7 @@ pub(super) enum Wire {
     Opaque,
 }
 
-/// How far something reaches.
+/// Reach of a request or an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// It ends after so many bytes.

@@ -51,7 +51,7 @@ impl<'a> Turn<'a> {
 /// The answer to a consumer, or what became of it.
 #[derive(Debug)]
 pub(crate) enum Standing<T> {
-    /// It stands.
+    /// The session stands.
     Ours(T),
     /// Its session is gone, or it is behind: another owns what it held.
     Dead,
@@ -92,7 +92,7 @@ pub(crate) trait Job: Send + Debug {
 pub(crate) enum Ended {
     /// It was tried.
     Failed(Failure),
-    /// It was not tried: the disk is full and the act would add to it, or the file is gone.
+    /// The act was not tried: the disk is full and the act would add to it, or the file is gone.
     Refused(Error),
 }
 

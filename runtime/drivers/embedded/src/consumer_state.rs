@@ -7,7 +7,7 @@ use rwork_broker::{Delivery, Error, Receipt, Room};
 use rwork_protocol::QueueName;
 use tokio::sync::Notify;
 
-/// What a consumer and the writing thread share.
+/// State that a consumer and the writing thread share.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     /// The consumer's name, for its errors.
@@ -20,7 +20,7 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Mail {
-    /// What the waiting call wants; `None`: nobody waits.
+    /// Wish of the waiting call; `None`: nobody waits.
     wanted: Option<Room>,
     /// Taken and not yet returned: a call may be cancelled after its messages were taken.
     stash: VecDeque<Delivery>,

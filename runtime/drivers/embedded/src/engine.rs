@@ -25,8 +25,8 @@ use crate::schema;
 
 /// Acts in one transaction. More would make other processes wait longer, and gains nothing.
 const JOBS_MAX: usize = 64;
-/// How long a waiting consumer trusts the bell before it looks by itself, and how often a process that consumes looks for
-/// dead consumers.
+/// Time for which a waiting consumer trusts the bell before it looks by itself, and interval at which a process that
+/// consumes looks for dead consumers.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two sweeps while expired results are left.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);

@@ -12,7 +12,7 @@ use crate::error;
 
 /// Messages and results may be confidential: only the owner reads them.
 pub(crate) const MODE: u32 = 0o600;
-/// The same of a folder.
+/// Mode of a folder, for the same reason.
 const FOLDER_MODE: u32 = 0o700;
 
 /// Where everything is.

@@ -34,7 +34,7 @@ pub(crate) struct Inner {
 }
 
 impl Embedded {
-    /// The same file as a broker alone, for workers that keep results in another store: commits carry no records.
+    /// A broker alone, on the same file, for workers that keep results in another store: commits carry no records.
     #[must_use]
     pub fn with_results_elsewhere(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), results_elsewhere: true }

@@ -1,6 +1,6 @@
 //! The lock around each write transaction, and the process that holds it.
 //!
-//! It comes before SQLite's own lock, so that moving the write-ahead log into the file happens under it too. Waiting ends
+//! The lock comes before SQLite's, so that moving the write-ahead log into the file happens under it too. Waiting ends
 //! at a deadline: a process that was stopped while it holds the lock must not stop every other without a word. So it is
 //! tried for again and again, which alone would starve the unlucky. Therefore a process that waits shows it by a shared
 //! lock on the consumers' folder, and whoever unlocks and sees one leaves the next turn to others.

@@ -36,7 +36,7 @@ pub struct Options {
     pub path: PathBuf,
     /// What a commit survives. Default [`Synchronous::Normal`].
     pub synchronous: Synchronous,
-    /// How long a call waits for another process to unlock the file, before it fails with an error that can be retried:
+    /// Longest wait of a call for another process to unlock the file, before it fails with an error to be retried:
     /// 0.1 to 60 s. Default 5 s.
     pub busy_timeout: Duration,
     /// Use the file on a network file system, where neither SQLite nor rwork can keep its promises. Default false.

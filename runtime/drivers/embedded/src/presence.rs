@@ -23,7 +23,7 @@ pub(crate) struct Presence {
     file: Mutex<File>,
 }
 
-/// What a consumer's file says.
+/// Meaning of a consumer's file.
 #[derive(Debug)]
 pub(crate) enum Sign {
     /// Its consumer lives, or another process is about to free what it held.
@@ -43,7 +43,7 @@ impl Presence {
         Ok(Self { path, file: Mutex::new(file) })
     }
 
-    /// Whether the file is where others look for it.
+    /// True if the file is where others look for it.
     pub(crate) fn stands(&self) -> bool {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         is_at(&file, &self.path)

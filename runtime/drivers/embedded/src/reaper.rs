@@ -10,12 +10,12 @@ use crate::acts::session::NO_LEASE;
 use crate::consumer_state::Consumers;
 use crate::presence::{self, Presence, Sign};
 
-/// How long a session's lock file may be missing. Its consumer, if it lives, makes the file again within a second or two.
+/// Longest absence of a session's lock file. Its consumer, if it lives, makes the file again within a second or two.
 const MISSING_MAX: Duration = Duration::from_secs(10);
 /// A session of the first edition has no lock file: it is dead when nobody renewed it for its lease and this long.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What one process knows of others' sessions.
+/// Knowledge of one process about others' sessions.
 #[derive(Debug)]
 pub(crate) struct Reaper {
     folder: PathBuf,

@@ -1,4 +1,4 @@
-//! What the file keeps of consumers: numbers and answers, starts, marks, and what stands after a lost answer.
+//! Contents of the file about consumers: numbers and answers, starts, marks, and what stands after a lost answer.
 
 #![allow(
     clippy::unwrap_used,

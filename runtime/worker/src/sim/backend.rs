@@ -15,7 +15,7 @@ const UNSTORABLE: &[u8] = b"unstorable";
 /// Beginning of the ids of tasks of which it takes no record at all.
 const NEVER: &str = "never-stored";
 
-/// Whether a record can't be stored.
+/// True if a record can't be stored.
 pub(super) fn is_unstorable(store: &Store) -> bool {
     store.record.task_id.as_str().starts_with(NEVER)
         || store.record.result.windows(UNSTORABLE.len()).any(|part| part == UNSTORABLE)

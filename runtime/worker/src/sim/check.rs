@@ -138,7 +138,7 @@ fn check_starts(state: &world::State, account: &Account, complain: &mut dyn FnMu
     }
 }
 
-/// Whether there is a task that kills its worker.
+/// True if there is a task that kills its worker.
 fn is_deadly(state: &world::State) -> bool {
     state.ledger.accounts.values().any(|account| account.task == "killer")
 }

@@ -1,4 +1,4 @@
-//! What a store promises: one column of the table of promises, drawn for each world.
+//! Promises of a store: one column of the table of promises, drawn for each world.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Column {
         self.ownership == Ownership::Connection
     }
 
-    /// Whether there is something between a worker and the store that can be cut.
+    /// True if there is something between a worker and the store that can be cut.
     pub(super) fn has_lines(&self) -> bool {
         self.ownership != Ownership::Process
     }

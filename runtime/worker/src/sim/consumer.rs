@@ -33,7 +33,7 @@ impl ModelConsumer {
         self.handle.world.lock().column.is_connection()
     }
 
-    /// Whether its line is whole; it is noticed here when it is not.
+    /// True if its line is whole; it is noticed here when it is not.
     fn is_whole(&self) -> bool {
         if *locked(&self.epoch) != self.handle.world.epoch(self.handle.worker) {
             locked(&self.driver).broke();

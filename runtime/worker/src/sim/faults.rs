@@ -25,7 +25,7 @@ impl World {
         self.lock().ledger.accounts.keys().next_back().copied().or(before).unwrap_or_default()
     }
 
-    /// What time does: delays end, late calls arrive, snapshots are written.
+    /// Effects of time: delays end, late calls arrive, snapshots are written.
     pub(super) async fn pass_time(self) {
         for tick in 0_u64.. {
             sleep(Duration::from_millis(100)).await;

@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     world: World,
     pub(crate) parts: Arc<Parts<ModelExecutor>>,
     pub(crate) source: Source,
-    /// What was sent to the committer.
+    /// Commits that were sent to the committer.
     pub(crate) inbox: mpsc::Receiver<TaskCommit>,
     _commits: mpsc::Sender<TaskCommit>,
 }

@@ -24,14 +24,14 @@ pub(super) enum Way {
     Backend,
 }
 
-/// What the gate lets a call do.
+/// Permission of the gate for a call.
 #[derive(Debug)]
 pub(super) enum Passage {
-    /// It does not reach the server. The line is whole.
+    /// The call does not reach the server. The line is whole.
     Fails(Error),
-    /// It does not reach the server, or only after so long, when nobody waits for it.
+    /// The call does not reach the server, or only after so long, when nobody waits for it.
     Cut(Option<Duration>),
-    /// It has its effect.
+    /// The call has its effect.
     Through(Through),
 }
 

@@ -1,4 +1,4 @@
-//! What happened to every message: the account that the promises are checked against.
+//! Account of what happened to every message, against which the promises are checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +76,7 @@ pub(super) struct Mark {
     pub(super) receipt: Receipt,
 }
 
-/// What is known of a run that begins.
+/// Facts about a run that begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) acked_early: bool,

@@ -1,4 +1,4 @@
-//! How bad it gets in one world.
+//! Faults of one world, and their frequency.
 
 use rwork_broker::Ownership;
 
@@ -71,14 +71,14 @@ impl Weather {
         Self { fail_before, fail_after, cut, crash, slow, unrest_seconds, blows, loss }
     }
 
-    /// Whether every call does what it is asked to.
+    /// True if every call does what it is asked to.
     pub(super) fn is_calm(&self) -> bool {
         self.fail_before + self.fail_after + self.cut + self.slow == 0
             && self.blows.is_empty()
             && self.loss.is_none()
     }
 
-    /// Whether nothing can take a delivery from a worker.
+    /// True if nothing can take a delivery from a worker.
     pub(super) fn is_dead_calm(&self) -> bool {
         self.is_calm() && self.crash == 0 && self.unrest_seconds == 0
     }

@@ -300,7 +300,7 @@ impl World {
         self.elapsed() + ahead
     }
 
-    /// Whether a renewal of this worker, asked for within the last lease, was answered.
+    /// True if a renewal of this worker, asked for within the last lease, was answered.
     pub(super) fn is_fresh(&self, worker: u64, consumer: Option<ConsumerId>) -> bool {
         let boot = self.boot(worker);
         let state = self.lock();

@@ -1,4 +1,4 @@
-//! What becomes of deliveries whose consumer is closed.
+//! Fate of deliveries whose consumer is closed.
 
 use super::endings::unmarked;
 use super::*;

@@ -1,4 +1,4 @@
-//! What an outcome causes, as one numbered step.
+//! Effects of an outcome, as one numbered step.
 
 use rwork_broker::{Batch, Error, Part};
 

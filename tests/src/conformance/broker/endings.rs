@@ -1,4 +1,4 @@
-//! How deliveries end, and what a consumer may hold.
+//! Endings of deliveries, and the bounds of what a consumer may hold.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

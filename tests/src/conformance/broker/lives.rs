@@ -1,4 +1,4 @@
-//! Who is dead, who lives, and what becomes of what they hold.
+//! Consumers dead and alive, and the fate of what they hold.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What explains that a task began twice, or ended otherwise than it should have.
+//! Reasons why a task may have begun twice, or ended otherwise than it should have.
 
 use rwork_protocol::{State, Timestamp};
 
@@ -20,7 +20,7 @@ const CONNECTION_ERRORS: [&str; 7] = [
     "OutOfMemoryError",
 ];
 
-/// Whether the first of two starts was cut short by a kill, and the second came after it.
+/// Explains the second of two starts: a kill cut the first one short, or an excuse holds. Else says why not.
 pub(super) fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
     if history.excuses_outages(&first.node) && history.was_away(first.at, second.at) {
         return Ok(());
@@ -48,12 +48,12 @@ impl History {
         self.lines.iter().any(|line| line.word == Word::End && line.number == number && line.node == node)
     }
 
-    /// Whether the server was away at some time between these two.
+    /// True if the server was away at some time between these two.
     fn was_away(&self, from: Timestamp, to: Timestamp) -> bool {
         self.beside.iter().flat_map(|beside| &beside.outages).any(|outage| outage.meets(from, to))
     }
 
-    /// Whether a kill came between the stored result of the first start and its ack, so that there was a second one. Never
+    /// True if a kill came between the stored result of the first start and its ack, hence the second one. Never
     /// where a result and its ack are one step.
     pub(super) fn was_unacked(&self, stored: Timestamp, first: &Line, second: &Line) -> bool {
         if self.beside.is_none() {
@@ -68,13 +68,13 @@ impl History {
             || self.was_about_to_start(first, second)
     }
 
-    /// Whether one of the two had decided to start it before it was stopped, and began when it went on: the other one got
+    /// True if one of the two decided to start it before it was stopped, and began when it went on: the other got
     /// the message meanwhile.
     fn was_about_to_start(&self, first: &Line, second: &Line) -> bool {
         self.was_stopped_in_between(first) || self.was_stopped_in_between(second)
     }
 
-    /// Whether a worker was stopped between its last decision to start a task and the task's own first line.
+    /// True if a worker was stopped between its last decision to start a task and the task's own first line.
     fn was_stopped_in_between(&self, start: &Line) -> bool {
         let is_its_own = |decision: &&Decision| {
             (decision.number, &decision.node) == (start.number, &start.node)
@@ -84,12 +84,12 @@ impl History {
         decided.is_some_and(|decided| self.stood_still(&start.node, decided, start.at))
     }
 
-    /// Whether the server's absence may make this worker's tasks run again.
+    /// True if the server's absence may make this worker's tasks run again.
     fn excuses_outages(&self, node: &str) -> bool {
         self.is_celery(node) || self.beside.as_ref().is_some_and(|beside| beside.held_by_connections)
     }
 
-    /// Whether it follows, at whatever distance, what a worker of Celery's ran and may have published twice: the server
+    /// True if it follows, at whatever distance, what a worker of Celery's ran and may have published twice: the server
     /// went away meanwhile, or what it follows was run once more, which is judged by itself. Celery publishes before it
     /// acknowledges.
     pub(super) fn was_doubled_by_celery(&self, second: &Line) -> bool {
@@ -111,7 +111,7 @@ impl History {
         }
     }
 
-    /// Whether somebody may have sent it.
+    /// True if somebody may have sent it.
     pub(super) fn is_known(&self, number: u64) -> bool {
         self.accepted.contains_key(&number)
             || self.unsure.contains(&number)
@@ -123,7 +123,7 @@ impl History {
         std::iter::successors(Some(number), |number| self.follows.get(number).copied())
     }
 
-    /// Whether a worker of Celery's made it a failure because its own connection was lost, or one before it in its chain.
+    /// True if a Celery worker made it a failure because its own connection was lost, or one before it in its chain.
     pub(super) fn is_celerys_own(&self, number: u64) -> bool {
         self.line_of(number).any(|number| self.failed_in_celery(number))
     }
@@ -139,7 +139,7 @@ impl History {
             && starts.next_back().is_some_and(|last| self.is_celery(&last.node))
     }
 
-    /// Whether kombu has lost it, as proved, or one before it in its chain.
+    /// True if kombu has lost it, as proved, or one before it in its chain.
     pub(super) fn is_dropped_by_kombu(&self, number: u64) -> bool {
         let Some(beside) = &self.beside else { return false };
         self.line_of(number).any(|number| beside.dropped_by_kombu.contains(&number))

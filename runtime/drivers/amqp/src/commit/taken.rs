@@ -38,17 +38,17 @@ struct Ended<'a> {
     end: End,
 }
 
-/// How the server is told.
+/// Frame by which the server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Ack,
     Requeue,
     Reject,
-    /// It is not: whoever receives next gets it.
+    /// None: whoever receives next gets the message.
     Keep,
 }
 
-/// What is left to be done.
+/// Steps that are left.
 pub(super) struct Finished {
     /// Tags in shelters, by lane.
     pub(super) sheltered: Vec<Vec<u64>>,
@@ -149,7 +149,7 @@ impl Under<'_> {
         })
     }
 
-    /// What it publishes: follow-ups, then the copy to be kept elsewhere. What was confirmed before is not sent again.
+    /// Messages to publish: follow-ups, then the copy to be kept elsewhere. None that is confirmed is sent again.
     pub(super) async fn fates(&self, shared: &Shared, confirmed: &[bool]) -> Result<Vec<Fate>, Error> {
         let is_kept = |nth| confirmed.get(nth).copied().unwrap_or(false);
         let mut fates = Vec::with_capacity(self.commit.publish.len() + 1);
@@ -203,7 +203,7 @@ impl Shared {
         Some(Ended { settlement, held, end })
     }
 
-    /// Whether a delivery is with the caller and can still be settled.
+    /// True if a delivery is with the caller and can still be settled.
     fn holds(&self, receipt: u64) -> bool {
         let table = locked(&self.table);
         let Some(held) = table.get(receipt).filter(|held| held.stage == Stage::Handed) else { return false };

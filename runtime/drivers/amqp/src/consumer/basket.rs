@@ -1,4 +1,4 @@
-//! What one call of `receive` takes.
+//! Deliveries that one call of `receive` takes.
 
 use rwork_broker::{Delivery, Room};
 

@@ -1,4 +1,4 @@
-//! Where to connect to and how: what every connection of one handle shares.
+//! Place to connect to, and the way: what every connection of one handle shares.
 
 use std::time::Duration;
 

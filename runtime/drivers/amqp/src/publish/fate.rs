@@ -1,4 +1,4 @@
-//! What becomes of one message that is published.
+//! Fate of one message that is published.
 
 use lapin::Confirmation;
 use lapin::message::BasicReturnMessage;

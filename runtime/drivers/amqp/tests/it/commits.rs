@@ -1,4 +1,4 @@
-//! What follows and how a delivery ends, in one step.
+//! Follow-ups and the end of a delivery, in one step.
 
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};

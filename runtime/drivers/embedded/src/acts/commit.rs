@@ -1,4 +1,4 @@
-//! What outcomes cause, in one transaction: records, follow-ups and the ends of deliveries.
+//! One transaction with all that outcomes cause: records, follow-ups and the ends of deliveries.
 
 use rusqlite::{OptionalExtension, params};
 use rwork_broker::{Committed, Disposition, Ending, Part, Reason, Receipt, Refusal};
@@ -23,7 +23,7 @@ pub(crate) struct Item {
 pub(crate) struct Commit {
     pub(crate) owner: i64,
     pub(crate) number: u64,
-    /// What can't be done is refused before it comes here.
+    /// Commits, in order; one that can't be done is refused before it comes here.
     pub(crate) items: Vec<Result<Item, Refusal>>,
 }
 

@@ -136,7 +136,7 @@ impl Act for Close {
     }
 }
 
-/// Whether a session stands.
+/// True if a session stands.
 pub(crate) fn exists(turn: &Turn<'_>, owner: i64) -> rusqlite::Result<bool> {
     turn.prepare("SELECT 1 FROM session WHERE owner = ?1")?.exists([owner])
 }

@@ -148,7 +148,7 @@ fn make_ready(turn: &mut Turn<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// What a consumer that waits can expect.
+/// Prospects of a consumer that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextWork {
     /// A turn will find something.

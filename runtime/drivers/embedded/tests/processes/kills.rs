@@ -26,7 +26,7 @@ fn kill_after(mut role: Role, count: usize, account: &mut Account) {
     account.interrupted.append(&mut account.running);
 }
 
-/// What the children said.
+/// Words of the children.
 #[derive(Default)]
 struct Account {
     accepted: BTreeSet<String>,

@@ -1,4 +1,4 @@
-//! What the children do, and how they are started.
+//! Roles of the children, and their start.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

@@ -5,14 +5,14 @@ use super::Column;
 /// One row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Promise {
-    /// What is promised.
+    /// The promise.
     pub(super) what: &'static str,
-    /// How each column keeps it, in the order of [`Column`].
+    /// Keeping of the promise by each column, in the order of [`Column`].
     by_column: [&'static str; 5],
 }
 
 impl Promise {
-    /// How a column keeps it.
+    /// Keeping of the promise by one column.
     pub(super) fn kept(&self, column: Column) -> &'static str {
         let [embedded, redis, elsewhere, rabbitmq, rpc] = self.by_column;
         match column {
@@ -29,7 +29,7 @@ const fn all(what: &'static str, kept: &'static str) -> Promise {
     Promise { what, by_column: [kept; 5] }
 }
 
-/// Those with Redis as their broker are alike, and those with RabbitMQ.
+/// Columns with Redis as their broker are alike, and so are those with RabbitMQ.
 const fn by_broker(
     what: &'static str,
     embedded: &'static str,

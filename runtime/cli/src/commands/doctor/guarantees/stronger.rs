@@ -1,4 +1,4 @@
-//! What would make a configuration promise more.
+//! Changes that would make a configuration promise more.
 
 use rwork_redis::{Examination, Redis};
 
@@ -95,7 +95,7 @@ async fn durability(server: &Redis) -> Vec<Check> {
     }
 }
 
-/// What a crash of the server takes with it.
+/// Loss that a crash of the server causes.
 fn disk(facts: &Examination) -> Option<Check> {
     let what = "disk";
     let always = "`CONFIG SET appendfsync always`, and `appendfsync always` in redis.conf";
@@ -119,7 +119,7 @@ fn disk(facts: &Examination) -> Option<Check> {
     }
 }
 
-/// What a fail-over takes with it.
+/// Loss that a fail-over causes.
 fn fail_over(facts: &Examination) -> Option<Check> {
     let replicas = facts.connected_replicas.filter(|replicas| *replicas > 0)?;
     (facts.min_replicas_to_write == Some(0)).then(|| {
