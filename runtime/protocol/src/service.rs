@@ -187,6 +187,7 @@ impl Error {
                 .downcast_ref::<Hinted>()
                 .map(|hinted| hinted.hint.as_str())
                 .filter(|hint| !hint.is_empty()),
+            Self::Act { source, .. } => source.downcast_ref::<Self>().and_then(Self::hint),
             _ => None,
         }
     }

@@ -63,8 +63,19 @@ async fn transact_as(
     match committed {
         Ok(committed) => committed.ok_or_else(|| shared.lease_lost()),
         Err(Error::Act { act, source, .. }) => Err(Error::Act { act, retryable: true, source }),
+        Err(error @ Error::Refused { .. }) if refuses_all(shared, by).await => {
+            let act = format!("commit at {}", shared.inner.url);
+            Err(Error::Act { act, retryable: true, source: Box::new(error) })
+        }
         Err(error) => Err(error),
     }
+}
+
+/// Whether a commit of nothing is refused as well: then no item is to blame, and all of them wait until somebody has mended
+/// it.
+async fn refuses_all(shared: &Shared, by: By<'_>) -> bool {
+    let nothing = transact(&shared.inner, None, By { number: 0, ..by }, &[], &[]).await;
+    matches!(nothing, Err(Error::Refused { .. }))
 }
 
 /// Notes what an answer means for the delivery.

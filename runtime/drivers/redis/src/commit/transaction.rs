@@ -139,15 +139,18 @@ fn call(
 ) -> Call<'static> {
     let own = &inner.broker.keys;
     let (hash, held) = (own.consumer(by.consumer), own.held(by.consumer));
+    let has_letters = items.iter().any(|item| matches!(item.end, End::Dead { .. }));
+    let letters = [&own.dead, &own.letters, &own.dead_counts];
+    let [dead, letters, counts] = if has_letters { letters } else { [&own.unacked; 3] };
     let mut places = Places::beginning_with(&[
         &own.consumers,
         &hash,
         &held,
         &own.unacked,
         &own.unacked_index,
-        &own.dead,
-        &own.letters,
-        &own.dead_counts,
+        dead,
+        letters,
+        counts,
         &own.incarnation,
     ]);
     let bindings: Vec<[usize; 2]> = unbound

@@ -2,6 +2,8 @@
 -- looked at before anything is written; from then on no error ends the script, and each item answers for itself.
 --
 -- KEYS  1 consumers  2 the consumer's hash  3 held  4 unacked  5 unacked_index  6 dead  7 letters  8 dead counts
+--         (those three are others of these where nothing becomes a dead letter: who may not touch them must not be kept
+--         from the rest)
 --       9 incarnation, then the keys that are named by place
 -- ARGV  1 consumer; '': nobody's, only to publish  2 token  3 number of the batch; 0: none, the ends of deliveries are
 --         enough to tell that it was done
@@ -40,7 +42,7 @@ end
 local bindings = at
 at = at + 1 + 3 * tonumber(ARGV[at])
 
-local items, records_at, with_letters = {}, {}, false
+local items, records_at = {}, {}
 while at <= #ARGV do
   local kind = ARGV[at]
   local item = { kind = kind, tag = ARGV[at + 1], has_starts = ARGV[at + 2] == '1', own = at + 5 }
@@ -51,12 +53,10 @@ while at <= #ARGV do
   for _ = 1, posts do at = at + (ARGV[at] == 'now' and 3 or 6) end
   item.last = at - 1
   for record = item.record, item.post - 1, 3 do records_at[#records_at + 1] = record end
-  with_letters = with_letters or kind == 'dead'
   items[#items + 1] = item
 end
 
 local ours = { [3] = 'set', [4] = 'hash', [5] = 'zset' }
-if with_letters then ours[6], ours[7], ours[8] = 'zset', 'hash', 'hash' end
 
 -- Looks at keys. A wrong type in a place of ours is for somebody to mend, and no item's fault.
 local types = {}
@@ -92,6 +92,7 @@ end
 local function refusal_of_end(item)
   local kind = item.kind
   if kind == 'back' or kind == 'head' then return refusal(tonumber(ARGV[item.own]), 'list') end
+  if kind == 'dead' then return refusal(6, 'zset') or refusal(7, 'hash') or refusal(8, 'hash') end
   if kind ~= 'park' then return nil end
   return refusal(tonumber(ARGV[item.own]), 'zset') or refusal(tonumber(ARGV[item.own + 1]), 'hash')
 end
@@ -180,8 +181,16 @@ if type(tried) == 'table' and string.find(tried.err, 'OOM', 1, true) then
     return redis.error_reply('OOM command not allowed: used memory > \'maxmemory\'')
   end
 end
--- A write that takes no memory: after it the server lets a script go on when memory is full.
+-- Writes that change nothing and take no memory. After them the server lets a script go on when memory is full, and a user
+-- without the right to take away what is settled, or to note the answers, has been refused before anything is written.
 redis.call('ZREM', KEYS[1], '')
+if ARGV[1] ~= '' then
+  redis.call('HDEL', KEYS[4], '')
+  redis.call('SREM', KEYS[3], '')
+  redis.call('ZREM', KEYS[5], '')
+  redis.call('HDEL', KEYS[2], '')
+  redis.call('HSET', KEYS[2], 'token', ARGV[2])
+end
 
 -- From here on no error may end the script.
 local function failed(answer)
@@ -263,7 +272,7 @@ local function finish(item)
   elseif kind == 'park' then
     answer = park(own)
   elseif kind == 'dead' then
-    bury({ KEYS[6], KEYS[7], KEYS[8] }, time, ARGV[own + 1], ARGV[own], ARGV[own + 2])
+    answer = bury({ KEYS[6], KEYS[7], KEYS[8] }, time, ARGV[own + 1], ARGV[own], ARGV[own + 2])
   end
   if failed(answer) then
     item.part, item.why = 's', failed(answer)

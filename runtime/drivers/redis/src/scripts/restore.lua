@@ -9,6 +9,9 @@
 
 -- A write that takes no memory: after it the server lets a script go on when memory is full.
 redis.call('ZREM', KEYS[1], '')
+-- Who has no right to these is refused before anything is put back, and would else put it back again and again.
+redis.call('HDEL', KEYS[2], '')
+redis.call('ZREM', KEYS[3], '')
 local time = redis.call('TIME')
 local restored, at = 0, 1
 while at <= #ARGV do
@@ -22,7 +25,7 @@ while at <= #ARGV do
     end
     at = at + 6 + lists
   else
-    if same then bury({ KEYS[4], KEYS[5], KEYS[6] }, time, ARGV[at + 5], ARGV[at + 4], ARGV[at + 6]) end
+    if same then same = not bury({ KEYS[4], KEYS[5], KEYS[6] }, time, ARGV[at + 5], ARGV[at + 4], ARGV[at + 6]) end
     at = at + 7
   end
   if same then
@@ -30,6 +33,6 @@ while at <= #ARGV do
     redis.call('ZREM', KEYS[3], tag)
     restored = restored + 1
   end
-  if held > 0 and redis.call('HEXISTS', KEYS[2], tag) == 0 then redis.call('SREM', KEYS[held], tag) end
+  if held > 0 and redis.call('HEXISTS', KEYS[2], tag) == 0 then redis.pcall('SREM', KEYS[held], tag) end
 end
 return restored

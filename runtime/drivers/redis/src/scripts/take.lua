@@ -32,6 +32,23 @@ move_due(queues, now, tonumber(ARGV[6]))
 
 local groups, taken, broken = {}, 0, {}
 
+-- Makes each write that follows a pop, of an entry that is nobody's, so that a user without the right to one of them is
+-- refused before anything is popped. Returns the refusal.
+local function rehearse()
+  local function refusal_of(writes)
+    for _, write in ipairs(writes) do
+      local done = redis.pcall(unpack(write))
+      if type(done) == 'table' and done.err then return done end
+    end
+  end
+  local remove = { { 'SREM', KEYS[3], '' }, { 'HDEL', KEYS[4], '' }, { 'ZREM', KEYS[5], '' } }
+  local refused = refusal_of(remove) or refusal_of({ { 'HSET', KEYS[2], 'token', ARGV[2] } })
+  if refused then return refused end
+  refused = refusal_of({ { 'SADD', KEYS[3], '' }, { 'HSET', KEYS[4], '', '' }, { 'ZADD', KEYS[5], 0, '' } })
+  refusal_of(remove)
+  return refused
+end
+
 -- Pops up to `want` messages. At first few and then more, so that large ones are noticed before they are too many.
 local function pop(nth, step, list, want)
   local group, got, chunk = { nth - 1, step }, 0, 1
@@ -57,10 +74,24 @@ local function pop(nth, step, list, want)
   return got
 end
 
+local function has_any(step)
+  for _, queue in ipairs(queues) do
+    local length = redis.pcall('LLEN', queue.lists[step][2])
+    if type(length) == 'number' and length > 0 then return true end
+  end
+  return false
+end
+
+local rehearsed = false
 for step = 1, steps do
   -- The queues that may have more in this step.
   local open = {}
   for nth = 1, #queues do open[nth] = nth end
+  if not rehearsed and has_any(step) then
+    rehearsed = true
+    local refused = rehearse()
+    if refused then return refused end
+  end
   while #open > 0 and taken < most and bytes > 0 do
     local share = most
     if ARGV[7] == '1' then share = math.max(1, math.floor((most - taken) / #open)) end

@@ -22,6 +22,7 @@ mod peers;
 mod proxy;
 mod results;
 mod resuming;
+mod rights;
 mod sending;
 mod taking;
 mod tls;
