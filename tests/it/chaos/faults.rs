@@ -18,6 +18,11 @@ const GROUPS: u64 = 10;
 /// A producer that was refused, or is too far ahead, tries again after this.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Messages in hand when a worker is killed: more than one worker of three takes at once while the others take as well.
+pub(super) const HELD_MIN: usize = 50;
+/// A kill waits for them so long.
+pub(super) const HELD_WITHIN: Duration = Duration::from_secs(1);
+
 /// Something that happens to a worker or to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Happening {

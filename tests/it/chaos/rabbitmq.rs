@@ -17,9 +17,10 @@ use rwork_tests::rabbitmq::{Queue, RabbitServer, Room};
 use rwork_tests::redis::RedisServer;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::crew::{Crew, Ground};
+use super::faults::{HELD_MIN, HELD_WITHIN};
 use super::{BATCH, REDELIVERY_MAX, produce_through_outages};
 
 /// All connections are closed so often, and somebody is killed half as often.
@@ -181,8 +182,11 @@ impl Broker {
             sleep(self.alarm).await;
             self.server.feed(Room::Memory).await
         } else {
-            // First: once its connection is closed a worker holds nothing that a kill could cost.
+            // First: once its connection is closed a worker holds nothing that a kill could cost. Nor does one that waits.
             if number.is_multiple_of(2) {
+                let is_held =
+                    |queues: &[Queue]| queues.iter().any(|queue| queue.unsettled as usize >= HELD_MIN);
+                let _ = timeout(HELD_WITHIN, self.server.until(&self.vhost, is_held)).await;
                 crew.kill_one(rng).await?;
             }
             let from = now();

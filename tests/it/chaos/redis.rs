@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cmd;
@@ -25,17 +25,12 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::crew::{Crew, Ground};
-use super::faults::{Counts, Happening, Scale, Schedule, produce_mix};
+use super::faults::{Counts, HELD_MIN, HELD_WITHIN, Happening, Scale, Schedule, produce_mix};
 
 /// Lost messages are looked for so often, in seconds; kombu's default is 100.
 const RESTORE_INTERVAL: u32 = 1;
 /// A worker that is killed while it restores keeps all others from it for so many seconds; kombu's default is 300.
 const MUTEX_EXPIRE: u32 = 3;
-
-/// Messages in hand when a worker is killed: more than one worker of three takes at once while the others take as well.
-const HELD_MIN: usize = 50;
-/// A kill waits for them so long.
-const HELD_WITHIN: Duration = Duration::from_secs(1);
 
 const HAPPENINGS: [Happening; 6] =
     [Happening::Kill, Happening::Stop, Happening::Cut, Happening::Pause, Happening::Restart, Happening::Full];
