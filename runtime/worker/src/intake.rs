@@ -72,7 +72,8 @@ pub(crate) fn intake<E: Executor>(parts: &Arc<Parts<E>>, source: &Source, arrive
     let request = Request::new(Arc::clone(parts), message, body, task, &held, &source.commits);
     let request = Arc::new(request);
     let (queue, deliveries) = (&request.queue, held.delivery.delivery_count);
-    tracing::debug!(task_id = %request.id(), task_name = %request.name(), %queue, deliveries, "task received");
+    let retries = request.message.headers.retries;
+    tracing::debug!(task_id = %request.id(), task_name = %request.name(), %queue, deliveries, retries, "task received");
     if is_over_the_cap(parts, &held) {
         return Intake::end(too_often(parts, request, held));
     }

@@ -138,6 +138,9 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
     say(format_args!(
         "chaos on RabbitMQ, {kind} queues: {killed} kills, {closed} other cuts, in {took:.1} s\n{verdict}"
     ));
+    if !verdict.faults.is_empty() {
+        say(format_args!("{}", history.around(&verdict)));
+    }
     verdict.clean()?;
     anyhow::ensure!(verdict.accepted as u64 == scale.tasks, "expected {} accepted tasks", scale.tasks);
     anyhow::ensure!(cuts > scale.of_the_server()[2], "the run was over before the last outage");

@@ -95,8 +95,10 @@ fn read(line: &str) -> Option<Line> {
     words.next().is_none().then_some(Line { number, word, node, at })
 }
 
+/// A retry has the id of the attempt before, and is another message: it is no receipt of this one.
 fn receipt(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Receipt> {
-    let number = number_if(entry, "task received", numbers)?;
+    let number =
+        number_if(entry, "task received", numbers).filter(|_| entry.number("retries").unwrap_or(0) == 0)?;
     let deliveries = entry.number("deliveries")?;
     Some(Receipt { number, node: entry.node.to_string(), at: entry.at()?, deliveries })
 }

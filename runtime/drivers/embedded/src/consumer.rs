@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use rwork_broker::{
@@ -29,6 +30,8 @@ pub(crate) struct EmbeddedConsumer {
     presence: Arc<Presence>,
     /// The file that its row is in.
     file: FileId,
+    /// Number of the last batch that was sent.
+    sent: AtomicU64,
 }
 
 impl EmbeddedConsumer {
@@ -47,7 +50,8 @@ impl EmbeddedConsumer {
             mailbox: Arc::clone(&mailbox),
         };
         let file = inner.act(open).await.inspect_err(|_| presence.remove())?;
-        Ok(Self { inner, owner, name: options.name, mailbox, presence: Arc::new(presence), file })
+        let (presence, sent) = (Arc::new(presence), AtomicU64::new(0));
+        Ok(Self { inner, owner, name: options.name, mailbox, presence, file, sent })
     }
 
     fn lost(&self) -> Error {
@@ -71,8 +75,7 @@ impl Consumer for EmbeddedConsumer {
     async fn resume(&self) -> Result<Resumed, Error> {
         let (presence, files, file) = (Arc::clone(&self.presence), self.inner.files.clone(), self.file);
         let stands = move || {
-            let stands = files.id().is_ok_and(|id| id == file);
-            if stands { presence.restore().map(|()| true) } else { Ok(false) }
+            if files.is_still(file)? { presence.restore().map(|()| true) } else { Ok(false) }
         };
         if !self.inner.blocking(stands).await? {
             return Ok(Resumed::Forgotten);
@@ -110,7 +113,9 @@ impl Consumer for EmbeddedConsumer {
 
     async fn commit(&self, batch: &Batch) -> Result<Vec<Committed>, Error> {
         let items = batch.commits.iter().map(|commit| self.item(commit)).collect();
-        match self.inner.act(commit::Commit { owner: self.owner, number: batch.number, items }).await? {
+        let is_repeated = self.sent.swap(batch.number, Ordering::Relaxed) == batch.number;
+        let commit = commit::Commit { owner: self.owner, number: batch.number, is_repeated, items };
+        match self.inner.act(commit).await.map_err(error::of_no_item)? {
             Standing::Ours(answers) => Ok(answers),
             Standing::Dead => Err(self.lost()),
             Standing::Forgotten => Err(error::moved(&self.inner.url, None)),
@@ -122,7 +127,8 @@ impl Consumer for EmbeddedConsumer {
         let presence = Arc::clone(&self.presence);
         let look = move |db: &rusqlite::Connection| {
             let row = db.prepare_cached("SELECT 1 FROM session WHERE owner = ?1")?.exists([owner])?;
-            Ok(row && presence.stands() && files.id().is_ok_and(|id| id == file))
+            // One that can't be looked at is there all the same.
+            Ok(row && presence.stands() && files.is_still(file).unwrap_or(true))
         };
         self.inner.read("look after a consumer", look).await
     }

@@ -120,9 +120,10 @@ impl Engine {
 
     /// Opens the path again when the file is not there any more.
     fn follow_file(&mut self) {
-        if self.opener.files.id().is_ok_and(|id| id == self.file.id) {
+        // One that can't be looked at is there all the same.
+        if self.opener.files.is_still(self.file.id).unwrap_or(true) {
             self.lost = None;
-            return;
+            return self.follow_log();
         }
         let url = &self.opener.url;
         if self.lost.is_none() {
@@ -133,6 +134,21 @@ impl Engine {
         thread::sleep(SETTLE_PAUSE);
         let opened = self.opener.open(self.file.log);
         self.lost = opened.and_then(|file| self.go_on(file)).err().map(|error| error::one_line(&error));
+    }
+
+    /// Opens the path again when SQLite's log beside it is not the one that our connections have: others would not see what
+    /// we write there, nor we what they write.
+    fn follow_log(&mut self) {
+        let (files, file) = (&self.opener.files, &self.file);
+        if files.log_id() == file.log && files.index_id() == file.index {
+            return;
+        }
+        let url = &self.opener.url;
+        tracing::error!(%url, "the log beside the database (`-wal`, `-shm`) was deleted or replaced while it was in use: what was in it may be lost");
+        schema::leave(&self.file.db);
+        if let Err(error) = self.opener.open(None).and_then(|file| self.go_on(file)) {
+            tracing::error!(error = %error::one_line(&error), "failed to open the database anew: trying again");
+        }
     }
 
     fn go_on(&mut self, file: Opened) -> Result<(), Error> {

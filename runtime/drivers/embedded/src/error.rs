@@ -70,6 +70,19 @@ impl Failure {
     }
 }
 
+/// What keeps a whole batch from being committed is no commit's own fault: it is waited for, with its word, until somebody
+/// has mended it.
+pub(crate) fn of_no_item(error: Error) -> Error {
+    match error {
+        Error::Act { act, source, .. } => Error::Act { act, retryable: true, source },
+        Error::Refused { ref url, .. } => {
+            let act = format!("commit outcomes at {url}");
+            Error::Act { act, retryable: true, source: Box::new(error) }
+        }
+        other => other,
+    }
+}
+
 /// The error of a full disk.
 pub(crate) fn full(url: &RedactedUrl, why: &str) -> Error {
     Error::Full {

@@ -69,9 +69,26 @@ impl Files {
         id_at(&self.database)
     }
 
+    /// True if this file still stands at the path.
+    ///
+    /// # Errors
+    /// When that can't be told: a file that can't be looked at is there all the same.
+    pub(crate) fn is_still(&self, id: FileId) -> io::Result<bool> {
+        match self.id() {
+            Ok(there) => Ok(there == id),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// SQLite's log that stands beside the path now.
     pub(crate) fn log_id(&self) -> Option<FileId> {
         id_at(&self.log).ok()
+    }
+
+    /// SQLite's index of the log that stands beside the path now.
+    pub(crate) fn index_id(&self) -> Option<FileId> {
+        id_at(&self.index).ok()
     }
 
     /// Deletes the log of a database that is gone, so that it is not taken for that of the next one: `old`, or whichever

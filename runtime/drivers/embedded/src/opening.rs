@@ -1,5 +1,7 @@
 //! One opened file, with everything beside it that the writing thread needs.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -38,6 +40,8 @@ pub(crate) struct Opened {
     pub(crate) id: FileId,
     /// SQLite's log of it.
     pub(crate) log: Option<FileId>,
+    /// SQLite's index of the log.
+    pub(crate) index: Option<FileId>,
     /// `None`: no watch could be had, waiting is slower.
     _ear: Option<Ear>,
 }
@@ -56,13 +60,15 @@ impl Opener {
             let _held = lock.hold().map_err(explain)?;
             files.discard_log(old_log);
             files.create(url)?;
+            self.refuse_links()?;
             let db = schema::open_writer(&files.database, &lock, options, url)?;
             (db, files.id().map_err(|error| error::open_failed(url, &files.database, error))?)
         };
         let bells = Bells::open(files).map_err(|error| error::open_failed(url, &files.bell, error))?;
         let mut space = Space::new(files.clone(), options.ballast_bytes);
         space.prepare(&db);
-        Ok(Opened { db, lock, bells, space, id, log: files.log_id(), _ear: self.listen() })
+        let (log, index) = (files.log_id(), files.index_id());
+        Ok(Opened { db, lock, bells, space, id, log, index, _ear: self.listen() })
     }
 
     /// A connection that only reads; the schema must be made.
@@ -87,6 +93,18 @@ impl Opener {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// SQLite names its log after the path: two names would have two logs of one file, which damages it.
+    fn refuse_links(&self) -> Result<(), Error> {
+        let path = &self.files.database;
+        let found = fs::metadata(path).map_err(|error| error::open_failed(&self.url, path, error))?;
+        if found.nlink() <= 1 {
+            return Ok(());
+        }
+        let why =
+            format!("it has {} names (hard links), of which each would have a log of its own", found.nlink());
+        Err(error::refused(&self.url, &why, "remove the other names; a symbolic link does no harm"))
     }
 
     fn listen(&self) -> Option<Ear> {

@@ -9,11 +9,15 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::files::{self, MODE};
 
 /// Tries to make a file that nobody removes before it is locked.
-const TRIES_MAX: usize = 8;
+const TRIES_MAX: usize = 50;
+/// Pause between two of them.
+const TRY_AGAIN: Duration = Duration::from_millis(2);
 
 /// A consumer's file, locked.
 #[derive(Debug)]
@@ -109,7 +113,8 @@ fn lock_new(path: &Path) -> io::Result<File> {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path)?;
         match made.try_lock() {
             Ok(()) if is_at(&made, path) => return Ok(made),
-            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            // Another process looks whether it is a dead one's: a matter of a moment.
+            Ok(()) | Err(TryLockError::WouldBlock) => thread::sleep(TRY_AGAIN),
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }

@@ -116,3 +116,18 @@ async fn many_open_one_new_file_at_once() {
         assert!(broker.queues().await.unwrap().is_empty());
     }
 }
+
+/// Two names would have two logs of one file.
+#[test]
+fn a_file_with_a_second_name_is_refused_and_a_symbolic_link_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, second) = (folder.path().join("rwork.db"), folder.path().join("second.db"));
+    drop(Embedded::open(at(&path)).unwrap());
+    fs::hard_link(&path, &second).unwrap();
+    for name in [&path, &second] {
+        assert!(refusal(name).contains("2 names (hard links)"), "{}", refusal(name));
+    }
+    fs::remove_file(&second).unwrap();
+    std::os::unix::fs::symlink(&path, &second).unwrap();
+    drop((Embedded::open(at(&path)).unwrap(), Embedded::open(at(&second)).unwrap()));
+}

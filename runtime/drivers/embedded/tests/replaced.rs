@@ -104,3 +104,72 @@ async fn a_replaced_file_is_noticed() {
     })
     .await;
 }
+
+/// SQLite's files beside the database: what others send is seen all the same, and what was held is still held.
+async fn check_log(suffix: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rwork.db");
+    let broker = open(&path);
+    let consumer = consume(&broker).await;
+    broker.publish_all(vec![message("before")]).await.unwrap();
+    let held = consumer.receive(ROOM).await.unwrap().remove(0);
+    let stranger = Connection::open(&path).unwrap();
+    stranger.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(stranger);
+    fs::remove_file(folder.path().join(format!("rwork.db{suffix}"))).unwrap();
+    let other = open(&path);
+    let after = async {
+        loop {
+            // Refused while the file is opened anew.
+            match tokio::time::timeout(HANG, consumer.receive(ROOM)).await.unwrap() {
+                Ok(came) => return came,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+        }
+    };
+    let (came, sent) = tokio::join!(after, other.publish_all(vec![message("after")]));
+    sent.unwrap();
+    assert_eq!(came[0].message.body, "after");
+    let settle = |held: rwork_broker::Delivery| Commit {
+        records: Vec::new(),
+        publish: Vec::new(),
+        ending: Ending::Settle(held.settle(Disposition::Ack)),
+    };
+    let batch = Batch { number: 1, commits: vec![settle(held), settle(came[0].clone())] };
+    assert_eq!(consumer.commit(&batch).await.unwrap(), [Committed::Done, Committed::Done]);
+    for handle in [&broker, &other] {
+        assert_eq!(handle.check_integrity().await.unwrap(), [""; 0]);
+        assert_eq!(handle.queues().await.unwrap().iter().map(|queue| queue.ready).sum::<u64>(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_log_is_noticed() {
+    check_log("-wal").await;
+}
+
+#[tokio::test]
+async fn a_deleted_index_of_the_log_is_noticed() {
+    check_log("-shm").await;
+}
+
+/// A database that can't be written is no commit's own fault: the batch waits, and is done when that is mended.
+#[tokio::test]
+async fn a_commit_waits_for_a_file_that_can_be_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rwork.db");
+    let broker = open(&path);
+    let consumer = consume(&broker).await;
+    broker.publish_all(vec![message("before")]).await.unwrap();
+    let held = consumer.receive(ROOM).await.unwrap().remove(0);
+    // Whoever writes, root included, is refused by the database itself.
+    let stranger = Connection::open(&path).unwrap();
+    stranger.execute_batch("ALTER TABLE session RENAME TO session_away").unwrap();
+    let ending = Ending::Settle(held.settle(Disposition::Ack));
+    let batch =
+        Batch { number: 1, commits: vec![Commit { records: Vec::new(), publish: Vec::new(), ending }] };
+    let error = consumer.commit(&batch).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    stranger.execute_batch("ALTER TABLE session_away RENAME TO session").unwrap();
+    assert_eq!(consumer.commit(&batch).await.unwrap(), [Committed::Done]);
+}

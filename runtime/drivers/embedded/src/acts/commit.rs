@@ -23,6 +23,8 @@ pub(crate) struct Item {
 pub(crate) struct Commit {
     pub(crate) owner: i64,
     pub(crate) number: u64,
+    /// True if it was sent before: it may be done, and is not refused for want of room before its number is looked at.
+    pub(crate) is_repeated: bool,
     /// Commits, in order; one that can't be done is refused before it comes here.
     pub(crate) items: Vec<Result<Item, Refusal>>,
 }
@@ -32,10 +34,12 @@ impl Act for Commit {
     const NAME: &'static str = "commit outcomes";
     const DRAINS: bool = true;
 
-    /// A batch that only adds messages makes no room.
+    /// A batch of which nothing ends a delivery makes no room: what a guest sends, and the states between.
     fn drains(&self) -> bool {
-        let adds = |item: &Item| !item.posts.is_empty() && !matches!(item.ending, Ending::Settle(_));
-        self.items.iter().any(|item| !item.as_ref().is_ok_and(adds))
+        let ends = |item: &Item| matches!(item.ending, Ending::Settle(_));
+        let adds = |item: &Item| !item.posts.is_empty() || !item.records.is_empty();
+        let mut items = self.items.iter().filter_map(|item| item.as_ref().ok());
+        self.is_repeated || items.clone().any(ends) || !items.any(adds)
     }
 
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<Standing<Vec<Committed>>> {
