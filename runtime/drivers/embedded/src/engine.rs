@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rwork_protocol::service::Error;
 
 use crate::acts::take::{self, NextWork, Take};
@@ -122,7 +122,6 @@ impl Engine {
     fn follow_file(&mut self) {
         // One that can't be looked at is there all the same.
         if self.opener.files.is_still(self.file.id).unwrap_or(true) {
-            self.lost = None;
             return self.follow_log();
         }
         let url = &self.opener.url;
@@ -141,14 +140,22 @@ impl Engine {
     fn follow_log(&mut self) {
         let (files, file) = (&self.opener.files, &self.file);
         if files.log_id() == file.log && files.index_id() == file.index {
+            self.lost = None;
             return;
         }
         let url = &self.opener.url;
         tracing::error!(%url, "the log beside the database (`-wal`, `-shm`) was deleted or replaced while it was in use: what was in it may be lost");
+        self.opener.take_back();
         schema::leave(&self.file.db);
-        if let Err(error) = self.opener.open(None).and_then(|file| self.go_on(file)) {
-            tracing::error!(error = %error::one_line(&error), "failed to open the database anew: trying again");
-        }
+        let anew = Connection::open_in_memory()
+            .map_err(|error| Failure::from(error).explain(url, "open the database"))
+            .and_then(|nothing| {
+                self.file.db = nothing;
+                self.opener.open(None)
+            })
+            .and_then(|file| self.go_on(file));
+        // Until it can be opened nothing is done, and whoever asks is told.
+        self.lost = anew.err().map(|error| error::one_line(&error));
     }
 
     fn go_on(&mut self, file: Opened) -> Result<(), Error> {

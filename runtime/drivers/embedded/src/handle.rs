@@ -1,5 +1,6 @@
 //! Opening the file and starting its threads; the way from an async call to them and back.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -51,7 +52,7 @@ impl Embedded {
     pub fn open(options: Options) -> Result<Self, Error> {
         let url = RedactedUrl::new(&format!("embedded:{}", options.path.display()));
         options.check().map_err(|expected| Error::Url { url: url.clone(), expected })?;
-        let files = Files::beside(&options.path);
+        let files = Files::beside(&canonical(&options.path));
         let inner =
             Inner { options, url, files, writes: Arc::new(Inbox::new()), reads: Arc::new(Inbox::new()) };
         inner.start()
@@ -69,6 +70,12 @@ impl Embedded {
         });
         Ok(found.await?.into_iter().filter(|line| line != "ok").collect())
     }
+}
+
+/// The path without symbolic links, by which SQLite names its own files: ours must not have other names.
+fn canonical(path: &Path) -> PathBuf {
+    let of_a_new_one = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(of_a_new_one).unwrap_or_else(|| path.to_owned())
 }
 
 impl Inner {

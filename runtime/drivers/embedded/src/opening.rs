@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rusqlite::Connection;
 use rwork_protocol::service::{Error, RedactedUrl};
@@ -27,7 +27,16 @@ pub(crate) struct Opener {
     pub(crate) writes: Arc<Jobs>,
     pub(crate) reads: Arc<Asks>,
     /// A connection to a new file, on its way to the reading thread. Held for one move by either side.
-    pub(crate) handover: Arc<Mutex<Option<Connection>>>,
+    pub(crate) handover: Arc<Mutex<Option<Handover>>>,
+}
+
+/// A word of the writing thread to the reading one.
+#[derive(Debug)]
+pub(crate) enum Handover {
+    /// Read by this connection from now on.
+    New(Connection),
+    /// Close the connection, say so, and read nothing until there is a new one.
+    Close(mpsc::Sender<()>),
 }
 
 /// The file.
@@ -79,9 +88,22 @@ impl Opener {
     /// Has the reading thread go on with the file that was opened; it must not open a new file before the writing thread.
     pub(crate) fn hand_over(&self) -> rusqlite::Result<()> {
         let reader = self.open_reader()?;
-        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
-        self.reads.ring();
+        self.give(Handover::New(reader));
         Ok(())
+    }
+
+    /// Has the reading thread close its connection, and waits for that: connections of one process share what SQLite has of
+    /// the index, and keep a deleted one, until the last of them is closed.
+    pub(crate) fn take_back(&self) {
+        let (closed, is_closed) = mpsc::channel();
+        self.give(Handover::Close(closed));
+        // An error: the thread has ended, and its connection with it.
+        let _ = is_closed.recv();
+    }
+
+    fn give(&self, handover: Handover) {
+        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(handover);
+        self.reads.ring();
     }
 
     fn refuse_network(&self) -> Result<(), Error> {

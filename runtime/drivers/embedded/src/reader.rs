@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use crate::engine::LOOK_INTERVAL;
 use crate::inbox::Inbox;
-use crate::opening::Opener;
+use crate::opening::{Handover, Opener};
 use crate::schema;
 use crate::watch::Watched;
 
@@ -93,9 +93,21 @@ impl Reader {
     /// Reads the file that the writing thread has opened anew.
     fn follow_file(&mut self) {
         let new = self.opener.handover.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(db) = new {
-            schema::leave(&self.db);
-            (self.db, self.stale) = (db, true);
+        match new {
+            Some(Handover::New(db)) => {
+                schema::leave(&self.db);
+                (self.db, self.stale) = (db, true);
+            }
+            Some(Handover::Close(closed)) => {
+                schema::leave(&self.db);
+                // Questions meanwhile fail, as they do of a file that is gone.
+                if let Ok(nothing) = Connection::open_in_memory() {
+                    self.db = nothing;
+                }
+                // Nobody there: the writing thread has ended.
+                let _ = closed.send(());
+            }
+            None => {}
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod kills;
 mod locks;
+mod lost_log;
 mod roles;
 mod stops;
 
@@ -52,5 +53,6 @@ async fn all() {
         locks::a_stopped_process_that_holds_the_lock_is_named,
         locks::a_client_that_holds_the_database_ends_nothing,
         locks::a_long_purge_lets_others_in,
+        lost_log::what_others_send_after_a_deleted_log_is_seen,
     );
 }
