@@ -176,6 +176,8 @@ struct Pages<'a> {
     ids: Option<Vec<&'a str>>,
     /// Only later ones.
     after: Option<String>,
+    /// The last one that there was at the beginning: what is retried may be back before the end. Known after the first page.
+    last: Option<String>,
     room: usize,
 }
 
@@ -186,7 +188,7 @@ impl<'a> Pages<'a> {
         let ids = (!asked.is_empty()).then(|| {
             asked.into_iter().filter(|id| after.as_deref().is_none_or(|after| *id > after)).collect()
         });
-        Self { query, ids, after, room: query.limit.unwrap_or(usize::MAX) }
+        Self { query, ids, after, last: None, room: query.limit.unwrap_or(usize::MAX) }
     }
 
     /// `None` at the end; a page may be empty.
@@ -218,16 +220,29 @@ impl<'a> Pages<'a> {
         if let Some(ids) = &mut self.ids {
             return Ok(ids.drain(..ids.len().min(PAGE_MAX)).map(str::to_owned).collect());
         }
+        let last = match self.last.take() {
+            Some(last) => last,
+            None => last_id(inner).await?,
+        };
         let from = self.after.as_ref().map_or("-".to_owned(), |after| format!("({after}"));
         let mut cmd = redis::cmd("ZRANGEBYLEX");
-        cmd.arg(&inner.broker.keys.dead).arg(from).arg("+").arg("LIMIT").arg(0).arg(PAGE_MAX);
+        cmd.arg(&inner.broker.keys.dead).arg(from).arg(format!("[{last}")).arg("LIMIT").arg(0).arg(PAGE_MAX);
         let ids = match inner.commands.command(READ, &cmd).await? {
             Value::Nil => Vec::new(),
             found => reply::texts(found),
         };
+        self.last = Some(last);
         if let Some(last) = ids.last() {
             self.after = Some(last.clone());
         }
         Ok(ids)
     }
+}
+
+/// The id of the youngest letter; empty: there is none, and nothing is below it.
+async fn last_id(inner: &Inner) -> Result<String, Error> {
+    let mut cmd = redis::cmd("ZREVRANGEBYLEX");
+    cmd.arg(&inner.broker.keys.dead).arg("+").arg("-").arg("LIMIT").arg(0).arg(1);
+    let found = inner.commands.command(READ, &cmd).await?;
+    Ok(if found == Value::Nil { String::new() } else { reply::texts(found).pop().unwrap_or_default() })
 }

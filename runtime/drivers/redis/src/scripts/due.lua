@@ -29,6 +29,8 @@ local function move_due(queues, now, most)
     local ids = redis.pcall('ZRANGEBYSCORE', queue.delayed, '-inf', now, 'LIMIT', 0, most)
     if ids.err then ids = {} end
     most = most - #ids
+    -- Who has no right to this is refused before anything is moved, and would else move it again and again.
+    if #ids > 0 then redis.call('ZREM', queue.delayed, '') end
     for _, id in ipairs(ids) do
       local parked, stuck = redis.pcall('HGET', queue.parked, id), false
       if type(parked) == 'string' then

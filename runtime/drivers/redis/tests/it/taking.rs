@@ -422,3 +422,26 @@ async fn too_many_queues_are_refused_with_their_number() {
     let error = redis.consume(options).await.unwrap_err();
     assert!(error.to_string().contains("1 to 10000 queues for one consumer, got 10001"), "{error}");
 }
+
+/// What dies again while it is retried is not retried again: there would be no end.
+#[tokio::test]
+async fn a_retry_of_all_ends_with_those_that_were_there() {
+    const COUNT: usize = 1_000;
+    let server = Server::start();
+    let redis = connect(&server.url(), |_| {}).await;
+    let consumer = consume_many(&redis, &["celery"], COUNT).await;
+    redis.publish_all((0..COUNT).map(|number| to("celery", number)).collect()).await.unwrap();
+    let die = || Disposition::DeadLetter(reason("unknown-task"));
+    settle(&*consumer, receive(&*consumer, COUNT).await, die()).await;
+    let again = async {
+        loop {
+            let came = consumer.receive(room(COUNT)).await.unwrap();
+            settle(&*consumer, came, die()).await;
+        }
+    };
+    let retried = redis.retry_dead_letters(DeadLetterQuery::default());
+    let retried = within("retrying", async {
+        tokio::select! { retried = retried => retried.unwrap(), () = again => 0 }
+    });
+    assert_eq!(retried.await, COUNT as u64);
+}
