@@ -105,7 +105,7 @@ async fn a_busy_server_answers_late() -> anyhow::Result<()> {
     busy!(stage, |busy| {
         let mut redis = server.connect(0).await?;
         let asleep =
-            tokio::spawn(async move { cmd("DEBUG").arg("SLEEP").arg(3).query_async::<()>(&mut redis).await });
+            tokio::spawn(async move { cmd("DEBUG").arg("SLEEP").arg(5).query_async::<()>(&mut redis).await });
         told(&busy, "no answer within 1 s").await;
         asleep.await??
     })

@@ -72,10 +72,10 @@ impl Embedded {
     }
 }
 
-/// The path without symbolic links, by which SQLite names its own files: ours must not have other names.
+/// The path of a file that is there without symbolic links, by which SQLite names its own files: ours must not have other
+/// names.
 fn canonical(path: &Path) -> PathBuf {
-    let of_a_new_one = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(of_a_new_one).unwrap_or_else(|| path.to_owned())
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 impl Inner {
