@@ -11,6 +11,7 @@ mod drivers;
 mod examine;
 mod failure;
 mod logging;
+mod open_files;
 mod printer;
 mod render;
 mod report;

@@ -143,3 +143,24 @@ fn the_log_for_programs_is_json_with_task_id_and_name() {
     let ours = lines.iter().find(|line| line["task_id"] == id).unwrap_or_else(|| panic!("{:#?}", worker.log));
     assert_eq!(ours["task_name"], "math.add");
 }
+
+/// A worker that would meet the limit of open files does not start, rather than fail innocent tasks; one that may raise it
+/// does so.
+#[test]
+fn the_limit_of_open_files_is_raised_or_told_of() {
+    let place = Place::new();
+    let run = |limits: &str, more: &[&str]| {
+        let script = format!("ulimit {limits}; exec \"$0\" \"$@\"");
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", &script]).arg(rwork_tests::binary::rwork());
+        shell.args(["run", "--drain", "--plugins", "."]).args(more);
+        let output = shell.current_dir(place.path()).env("NO_COLOR", "1").output().unwrap();
+        super::Answer::of(&output, place.path())
+    };
+    let refused = run("-n 64", &[]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    for words in ["may open 64 files", "LimitNOFILE=", "worker_max_in_flight"] {
+        assert!(refused.stderr.contains(words), "{refused:?}");
+    }
+    assert_eq!(run("-Sn 64", &[]).status, 0);
+}

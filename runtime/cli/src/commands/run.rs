@@ -25,7 +25,7 @@ use signals::Signals;
 use crate::context::Context;
 use crate::drivers::{self, Services};
 use crate::failure::Exit;
-use crate::{logging, wiring};
+use crate::{logging, open_files, wiring};
 
 /// Works until told to stop.
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
@@ -39,6 +39,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCod
     // From here on a signal is a wish, not the end of the process.
     let mut signals = Signals::listen()?;
     let sandbox = wiring::sandbox(context, config)?;
+    open_files::raise(sandbox.config())?;
     let worker = wiring::worker_config(config, sandbox.config())?;
     let (plugins, report) = Plugins::open(wiring::plugins_config(config)?, sandbox.clone()).await?;
     // Who wants it to leave when there is nothing to do does not want it to wait for a server either.

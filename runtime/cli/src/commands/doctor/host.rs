@@ -3,22 +3,18 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::process::{Resource, getrlimit};
 use rwork_sandbox::{Allocator, Sandbox, SandboxConfig};
 
 use super::check::Check;
 use crate::config::{Config, show_bytes};
 use crate::context::Context;
-use crate::wiring;
+use crate::{open_files, wiring};
 
 /// Memory mappings of one slot of the pool that was in use once.
 const MAPPINGS_PER_SLOT: usize = 4;
 
 /// Mappings of the rest of the process.
 const MAPPINGS_BESIDE: usize = 2_000;
-
-/// Files that a worker needs beside one for each invocation in flight.
-const FILES_BESIDE: u64 = 128;
 
 /// Before rwork was written: a clock that says so has not been set.
 const CLOCK_MIN: u64 = 1_767_225_600;
@@ -76,12 +72,12 @@ fn mappings(wanted: &SandboxConfig) -> Check {
 }
 
 fn files(wanted: &SandboxConfig) -> Check {
-    let needed = wanted.max_in_flight as u64 + FILES_BESIDE;
-    match getrlimit(Resource::Nofile).current {
+    let needed = open_files::needed(wanted);
+    match open_files::allowed() {
         Some(limit) if limit < needed => Check::warning(
             "open files",
             format!("{limit} per process, {needed} may be needed"),
-            format!("`ulimit -n {}`", needed * 2),
+            format!("`ulimit -Hn {}`", needed * 2),
         ),
         Some(limit) => Check::ok("open files", format!("{limit} per process, at most {needed} needed")),
         None => Check::ok("open files", "no limit"),
