@@ -4,8 +4,9 @@ use rustix::process::{Signal, kill_process};
 use rwork_tests::proxy::{Cut, Fault, Proxy};
 use rwork_tests::redis::Options;
 use serde_json::json;
+use tokio::time::sleep;
 
-use super::{send_chain, stage};
+use super::{LEASE, OUTAGE, each_started_once, send_chain, stage};
 
 /// Fault 2: SIGSTOP while what a task caused is on its way, SIGCONT when another worker has run the task: the stopped one
 /// still published what follows it.
@@ -35,6 +36,33 @@ async fn a_worker_that_is_known_as_dead_publishes_nothing() -> anyhow::Result<()
             assert_eq!(stage.starts(1)?, 2, "once by each: the first was stopped for a lease");
             assert_eq!(stage.starts(2)?, 1, "what follows ran once");
             Ok(())
+        })
+        .await
+}
+
+/// A worker that looks at others is stopped for longer than a lease, and goes on: what it had seen before says nothing, and
+/// it calls nobody dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_observer_calls_nobody_dead() -> anyhow::Result<()> {
+    let (_server, stage) = stage(Options::default())?;
+    stage
+        .test(async {
+            let holder = stage.worker("holder@test", &[]).await?;
+            let client = stage.client().await?;
+            let ids = send_chain(&client, 1, "go").await?;
+            stage.started(&ids[0]).await;
+            let observer = stage.worker("observer@test", &[]).await?;
+            for _ in 0..3 {
+                kill_process(observer.pid()?, Signal::STOP)?;
+                sleep(OUTAGE).await;
+                kill_process(observer.pid()?, Signal::CONT)?;
+                // Long enough to count a death, were there one.
+                sleep(LEASE * 2).await;
+            }
+            stage.open("go")?;
+            assert_eq!(client.get(&ids[0]).await?["node"], json!(holder.node()));
+            client.get(&ids[1]).await?;
+            each_started_once(&stage, [1, 2]).await
         })
         .await
 }

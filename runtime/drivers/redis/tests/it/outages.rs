@@ -96,7 +96,7 @@ async fn a_paused_server() {
 
 #[tokio::test]
 async fn a_pause_that_ends_in_time_is_waited_out() {
-    let server = Server::start();
+    let server = Server::with(&["--enable-debug-command", "yes"]);
     let mut options = Options::parse(&server.url(), Role::Broker).unwrap();
     // Suspicious at once, so that the second connection is tried again and again meanwhile.
     options.transport.socket_timeout = Some(Duration::from_secs(3));
@@ -110,6 +110,7 @@ async fn a_pause_that_ends_in_time_is_waited_out() {
         assert_eq!(redis.get(&[id()]).await.unwrap().len(), 1);
         assert_eq!(redis.store(vec![success()]).await.unwrap(), [Stored::Kept]);
     }
+    sleep.await.unwrap().unwrap();
 }
 
 /// Passes bytes on to a server until it is told to hold them back; what comes later goes through again.
