@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::{Server, within};
 use redis::AsyncCommands;
 use rwork_broker::{Broker, Committed, Consumer, DeadLetterQuery, Disposition, Error, Resumed};
-use rwork_redis::Redis;
+use rwork_redis::{Options, Redis};
 
 use crate::common;
 use crate::peers::*;
@@ -310,4 +310,27 @@ async fn a_worker_of_the_first_edition_is_reaped() {
     assert_eq!(back.len(), 1);
     assert!(back[0].contains(r#""redelivered": true, "delivery_count": 1"#), "{}", back[0]);
     assert_eq!(unacked(&mut admin).await.len(), 1);
+}
+
+/// Fault 6: what kombu's worker held for its eta, and a visibility timeout brought back, has not started: it never meets the
+/// cap, however often that happens.
+#[tokio::test]
+async fn what_a_visibility_timeout_restores_is_not_counted() {
+    const RESTORES: usize = 8;
+    let server = Server::start();
+    let mut admin = server.admin().await;
+    let mut entry = format!(r#"[{}, "", "celery"]"#, envelope(1, "celery", "eta"));
+    for nth in 0..RESTORES {
+        hold_as_kombu(&mut admin, "eta", &entry, 11.0).await;
+        // A handle of its own, which looks for what is overdue at once.
+        let ten_seconds =
+            |options: &mut Options| options.transport.visibility_timeout = Duration::from_secs(10);
+        let consumer = consume(&connect(&server.url(), ten_seconds).await, &["celery"]).await;
+        let came = receive(&*consumer, 1).await;
+        assert_eq!((came[0].redelivered, came[0].delivery_count), (true, 1), "{nth}");
+        // Another of kombu's workers takes it as it is now.
+        entry = unacked(&mut admin).await.remove(0).1;
+        assert_eq!(settle(&*consumer, came, Disposition::Ack).await, [Committed::Done]);
+        consumer.close(&[]).await.unwrap();
+    }
 }
