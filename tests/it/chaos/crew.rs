@@ -206,11 +206,12 @@ impl Crew {
         Ok(())
     }
 
-    /// Kills one of those that are up, and has it started again. Nobody is up: nobody is killed.
-    pub(super) async fn kill_one(&mut self, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
-        let up: Vec<usize> =
-            (0..self.places.len()).filter(|index| self.places[*index].starting.is_finished()).collect();
-        let Some(index) = rng.choice(up) else { return Ok(()) };
+    /// Kills the next of those that are up, rwork's before Celery's, and has it started again. Nobody is up: nobody is killed.
+    pub(super) async fn kill_one(&mut self) -> anyhow::Result<()> {
+        let (turn, all) = (self.kills.len(), self.places.len());
+        let next =
+            (0..all).map(|nth| (turn + nth) % all).find(|index| self.places[*index].starting.is_finished());
+        let Some(index) = next else { return Ok(()) };
         let kind = self.places[index].kind;
         let worker = (&mut self.places[index].starting).await??;
         let node = worker.node().to_owned();

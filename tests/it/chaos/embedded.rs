@@ -64,7 +64,7 @@ async fn run(scale: Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
                     "#;
                     other.run(code, json!({"path": path, "seconds": scale.pause.as_secs_f64()})).await?;
                 }
-                _ => crew.kill_one(&mut schedule.rng).await?,
+                _ => crew.kill_one().await?,
             }
         }
     };

@@ -12,7 +12,7 @@ use rwork_protocol::Timestamp;
 use rwork_redis::Redis;
 use rwork_tests::history::{Beside, History, Outage, Producer, judge};
 use rwork_tests::journal::Journal;
-use rwork_tests::process::{is_full_run, say, seed, unless_it_hangs};
+use rwork_tests::process::{is_full_run, say, unless_it_hangs};
 use rwork_tests::rabbitmq::{Queue, RabbitServer, Room};
 use rwork_tests::redis::RedisServer;
 use serde_json::json;
@@ -67,13 +67,8 @@ async fn chaos_on_rabbitmq_loses_nothing_with_quorum_queues() -> anyhow::Result<
 async fn chaos(queues: QueueType) -> anyhow::Result<()> {
     let scale = if is_full_run() { FULL } else { SHORT };
     let journal = Journal::default();
-    let seed = seed()?;
-    say(format_args!(
-        "chaos on RabbitMQ, {} queues: {} tasks, RWORK_SEED={seed}",
-        queues.as_str(),
-        scale.tasks
-    ));
-    unless_it_hangs(&journal, run(queues, &scale, seed, &journal)).await
+    say(format_args!("chaos on RabbitMQ, {} queues: {} tasks", queues.as_str(), scale.tasks));
+    unless_it_hangs(&journal, run(queues, &scale, &journal)).await
 }
 
 /// The server and what is told to it.
@@ -86,7 +81,7 @@ struct Broker {
     cuts: Vec<Outage>,
 }
 
-async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> anyhow::Result<()> {
+async fn run(queues: QueueType, scale: &Scale, journal: &Journal) -> anyhow::Result<()> {
     let began = Instant::now();
     let server = Arc::new(RabbitServer::start()?);
     let vhost = server.fresh_vhost().await?;
@@ -111,7 +106,6 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
     let mut producing =
         tokio::spawn(produce_through_outages(Producer::new(client)?, scale.tasks, scale.batch_every, is_up));
 
-    let mut rng = fastrand::Rng::with_seed(seed);
     let mut cuts = 0;
     let mut pace = interval(CUT_EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -120,7 +114,7 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
             producer = &mut producing => break producer??,
             _ = pace.tick() => {
                 cuts += 1;
-                place.cut(cuts, scale, &mut crew, &mut rng).await?;
+                place.cut(cuts, scale, &mut crew).await?;
             }
         }
     };
@@ -159,13 +153,7 @@ async fn run(queues: QueueType, scale: &Scale, seed: u64, journal: &Journal) -> 
 
 impl Broker {
     /// The next thing to happen.
-    async fn cut(
-        &mut self,
-        number: u64,
-        scale: &Scale,
-        crew: &mut Crew,
-        rng: &mut fastrand::Rng,
-    ) -> anyhow::Result<()> {
+    async fn cut(&mut self, number: u64, scale: &Scale, crew: &mut Crew) -> anyhow::Result<()> {
         let [stop, kill, starve] = scale.of_the_server();
         if number == stop {
             self.outage(crew, async |server| {
@@ -192,7 +180,7 @@ impl Broker {
                 let is_held =
                     |queues: &[Queue]| queues.iter().any(|queue| queue.ready > 0 && queue.unsettled > 0);
                 let _ = timeout(HANDS_FULL_WITHIN, self.server.until(&self.vhost, is_held)).await;
-                crew.kill_one(rng).await?;
+                crew.kill_one().await?;
             }
             let from = now();
             self.server.close_connections(&self.vhost, "chaos").await?;

@@ -148,7 +148,7 @@ impl Place {
             Happening::Kill => {
                 // A kill of a worker that holds nothing shows nothing. While nobody serves, nobody can look.
                 let _ = timeout(HELD_WITHIN, self.server.until(0, is_held)).await;
-                crew.kill_one(rng).await
+                crew.kill_one().await
             }
             Happening::Stop => crew.stop_one(rng, stop).await,
             Happening::Cut => {
