@@ -14,7 +14,8 @@ use wasmparser::{ComponentTypeRef, Parser, Payload};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// What the link settings of `.cargo/config.toml` give a small guest to start with: stack, data and 64 KiB of heap, in pages.
+/// Memory of a small guest at its start, in pages: stack, data and 64 KiB of heap, by the link settings of
+/// `.cargo/config.toml`.
 const INITIAL_PAGES: u64 = 4;
 
 /// What Rust's standard library imports whatever a program does; the worker offers these to every guest.

@@ -35,7 +35,7 @@ pub(crate) struct Committer {
     committing: Outage,
     /// Commits that wait for room in the store, while those that fit pass them.
     postponed: VecDeque<TaskCommit>,
-    /// How many of them [`Shared::postponed`] has in it.
+    /// Number of them that is in [`Shared::postponed`].
     counted: usize,
     /// When they are tried again.
     try_again: Instant,

@@ -57,7 +57,7 @@ pub(crate) async fn execute<E: Executor>(
     Finished { number, usage }
 }
 
-/// Whether nothing has to be written down or waited for before it runs, as is so for nearly all.
+/// True if nothing has to be written down or waited for before the run, as is so for nearly all.
 fn may_begin<E: Executor>(request: &Request<E>, held: &Held) -> bool {
     let is_first = next::ack_policy(&request.task).acks_late && !held.delivery.redelivered;
     is_first && !request.task.options().track_started && held.session.is_fresh()

@@ -40,7 +40,7 @@ use crate::session::{Over, Session};
 /// News of receivers that wait for the pipe: a batch, and words about consumers.
 const NEWS_MAX: usize = 4;
 
-/// What receivers tell, each with its group.
+/// News of the receivers, each with its group.
 pub(crate) type Telling = mpsc::Receiver<(GroupId, News)>;
 
 /// A request that runs.

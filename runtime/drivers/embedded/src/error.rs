@@ -70,8 +70,8 @@ impl Failure {
     }
 }
 
-/// What keeps a whole batch from being committed is no commit's own fault: it is waited for, with its word, until somebody
-/// has mended it.
+/// Makes the error of a whole batch retryable: no commit of it is to blame, so that it waits, with its word, until somebody
+/// has mended the file.
 pub(crate) fn of_no_item(error: Error) -> Error {
     match error {
         Error::Act { act, source, .. } => Error::Act { act, retryable: true, source },

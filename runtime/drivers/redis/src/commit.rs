@@ -71,8 +71,8 @@ async fn transact_as(
     }
 }
 
-/// Whether a commit of nothing is refused as well: then no item is to blame, and all of them wait until somebody has mended
-/// it.
+/// True if a commit of nothing is refused as well: then no item is to blame, and all of them wait until somebody has mended
+/// the cause.
 async fn refuses_all(shared: &Shared, by: By<'_>) -> bool {
     let nothing = transact(&shared.inner, None, By { number: 0, ..by }, &[], &[]).await;
     matches!(nothing, Err(Error::Refused { .. }))

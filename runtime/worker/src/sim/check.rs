@@ -82,7 +82,7 @@ fn check_outcome(state: &world::State, account: &Account, complain: &mut dyn FnM
     }
 }
 
-/// What is acked early is run, unless its worker went before it began.
+/// Messages that are acked early are run, unless their worker went before they began.
 fn check_early(state: &world::State, account: &Account, complain: &mut dyn FnMut(String)) {
     let is_early = tasks::expect(&account.task) == Some(Expect::AtMostOnce);
     let never = |handed: &Handed| {

@@ -12,7 +12,7 @@ use crate::roles::{Role, consume, id, message, open};
 const HANG: Duration = Duration::from_secs(60);
 const ROOM: Room = Room { messages: 100, bytes: usize::MAX };
 
-/// What another process sends afterwards is seen by who was there before.
+/// Messages that another process sends afterwards reach a consumer that was there before.
 pub(crate) async fn what_others_send_after_a_deleted_log_is_seen() {
     for suffix in ["-shm", "-wal"] {
         let folder = tempfile::tempdir().unwrap();

@@ -74,8 +74,8 @@ impl Target {
         Ok(Self { url, servers: Arc::new(servers), options })
     }
 
-    /// The same servers for what must not miss a lease: a connection that is not made, or falls silent, is given up in time
-    /// for another one. Together they take no longer than nine tenths of a lease.
+    /// Returns a target of these servers for calls that must not miss a lease: a connection that is not made, or falls silent,
+    /// is given up in time for another one. Together they take no longer than nine tenths of a lease.
     pub(crate) fn within_lease(&self, lease: Duration) -> Self {
         let options = ConnectOptions {
             timeout: self.options.timeout.min(lease * 3 / 10),

@@ -423,7 +423,7 @@ async fn too_many_queues_are_refused_with_their_number() {
     assert!(error.to_string().contains("1 to 10000 queues for one consumer, got 10001"), "{error}");
 }
 
-/// What dies again while it is retried is not retried again: there would be no end.
+/// Letters that come back while all are retried are not retried again: there would be no end.
 #[tokio::test]
 async fn a_retry_of_all_ends_with_those_that_were_there() {
     const COUNT: usize = 1_000;
