@@ -139,13 +139,16 @@ impl Engine {
     /// we write there, nor we what they write.
     fn follow_log(&mut self) {
         let (files, file) = (&self.opener.files, &self.file);
-        if files.log_id() == file.log && files.index_id() == file.index {
+        if files.is_still_log(file.log, file.index).unwrap_or(true) {
             self.lost = None;
             return;
         }
         let url = &self.opener.url;
         tracing::error!(%url, "the log beside the database (`-wal`, `-shm`) was deleted or replaced while it was in use: what was in it may be lost");
-        self.opener.take_back();
+        if !self.opener.take_back() {
+            self.lost = Some("a reader still has its log, which was deleted: trying again".to_owned());
+            return;
+        }
         schema::leave(&self.file.db);
         let anew = Connection::open_in_memory()
             .map_err(|error| Failure::from(error).explain(url, "open the database"))

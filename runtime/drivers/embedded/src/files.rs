@@ -74,11 +74,15 @@ impl Files {
     /// # Errors
     /// When that can't be told: a file that can't be looked at is there all the same.
     pub(crate) fn is_still(&self, id: FileId) -> io::Result<bool> {
-        match self.id() {
-            Ok(there) => Ok(there == id),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        is_still_at(&self.database, Some(id))
+    }
+
+    /// True if these still stand beside the path as SQLite's log and its index.
+    ///
+    /// # Errors
+    /// As [`Self::is_still`].
+    pub(crate) fn is_still_log(&self, log: Option<FileId>, index: Option<FileId>) -> io::Result<bool> {
+        Ok(is_still_at(&self.log, log)? && is_still_at(&self.index, index)?)
     }
 
     /// SQLite's log that stands beside the path now.
@@ -120,6 +124,14 @@ impl Files {
     pub(crate) fn create(&self, url: &RedactedUrl) -> Result<(), Error> {
         open(&self.database).map_err(|error| error::open_failed(url, &self.database, error))?;
         Ok(())
+    }
+}
+
+fn is_still_at(path: &Path, id: Option<FileId>) -> io::Result<bool> {
+    match id_at(path) {
+        Ok(there) => Ok(id == Some(there)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(id.is_none()),
+        Err(error) => Err(error),
     }
 }
 

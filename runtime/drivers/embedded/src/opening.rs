@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rwork_protocol::service::{Error, RedactedUrl};
@@ -29,6 +30,10 @@ pub(crate) struct Opener {
     /// A connection to a new file, on its way to the reading thread. Held for one move by either side.
     pub(crate) handover: Arc<Mutex<Option<Handover>>>,
 }
+
+/// How long the reading thread may take to close its connection: longer than any of its questions but a check of a large
+/// file.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A word of the writing thread to the reading one.
 #[derive(Debug)]
@@ -64,19 +69,19 @@ impl Opener {
         let explain = |failure: Failure| failure.explain(url, "open the database");
         let lock = FairLock::open(files, options.busy_timeout)
             .map_err(|error| error::open_failed(url, &files.lock, error))?;
-        let (db, id) = {
+        let (db, id, log, index) = {
             // Two processes must not both make the schema.
             let _held = lock.hold().map_err(explain)?;
             files.discard_log(old_log);
             files.create(url)?;
             self.refuse_links()?;
             let db = schema::open_writer(&files.database, &lock, options, url)?;
-            (db, files.id().map_err(|error| error::open_failed(url, &files.database, error))?)
+            let id = files.id().map_err(|error| error::open_failed(url, &files.database, error))?;
+            (db, id, files.log_id(), files.index_id())
         };
         let bells = Bells::open(files).map_err(|error| error::open_failed(url, &files.bell, error))?;
         let mut space = Space::new(files.clone(), options.ballast_bytes);
         space.prepare(&db);
-        let (log, index) = (files.log_id(), files.index_id());
         Ok(Opened { db, lock, bells, space, id, log, index, _ear: self.listen() })
     }
 
@@ -94,11 +99,11 @@ impl Opener {
 
     /// Has the reading thread close its connection, and waits for that: connections of one process share what SQLite has of
     /// the index, and keep a deleted one, until the last of them is closed.
-    pub(crate) fn take_back(&self) {
+    /// False when it takes too long.
+    pub(crate) fn take_back(&self) -> bool {
         let (closed, is_closed) = mpsc::channel();
         self.give(Handover::Close(closed));
-        // An error: the thread has ended, and its connection with it.
-        let _ = is_closed.recv();
+        is_closed.recv_timeout(CLOSED_WITHIN).is_ok()
     }
 
     fn give(&self, handover: Handover) {

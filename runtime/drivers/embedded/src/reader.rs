@@ -103,9 +103,9 @@ impl Reader {
                 // Questions meanwhile fail, as they do of a file that is gone.
                 if let Ok(nothing) = Connection::open_in_memory() {
                     self.db = nothing;
+                    // Nobody there: the writing thread has ended, or waits no longer.
+                    let _ = closed.send(());
                 }
-                // Nobody there: the writing thread has ended.
-                let _ = closed.send(());
             }
             None => {}
         }
