@@ -101,6 +101,8 @@ impl Receiver {
                 Some(thread) => drop(keeper.spawn_on(kept, thread)),
                 None => drop(keeper.spawn(kept)),
             }
+            let (session, outage) = (Arc::clone(&source.session), self.outage_of("renew"));
+            keeper.spawn(async move { session.tell_of_silence(outage).await });
         }
         self.tell(News::Ready).await?;
         loop {
@@ -132,10 +134,14 @@ impl Receiver {
         }
     }
 
+    fn outage_of(&self, act: &'static str) -> Outage {
+        Outage::of_broker(act, self.shared.backoff())
+    }
+
     /// Takes what the server has given already: it comes within a moment.
     async fn take_the_last(&mut self, source: &Source, room: Option<Room>) -> Option<()> {
         if let Some(room) = room {
-            let outage = Outage::of_broker("receive messages", self.shared.backoff());
+            let outage = self.outage_of("receive messages");
             let last = tokio::time::timeout(LAST_TAKING, source.session.receive(room, outage)).await;
             if let Ok(Some(deliveries)) = last {
                 let mut arrived = look::into(&self.shared, deliveries).await;
@@ -162,7 +168,7 @@ impl Receiver {
     /// Resumes a consumer, for as long as that takes. `untold`: what was taken and the pipe does not know of.
     async fn mend(&self, source: &Source, mut untold: Vec<Arrived>) -> Option<Option<Over>> {
         let mut all_gone = Vec::new();
-        let mut outage = Outage::of_broker("consume", self.shared.backoff());
+        let mut outage = self.outage_of("consume");
         let ownership = self.shared.broker.capabilities().ownership;
         if let Some(error) = source.session.take_trouble() {
             self.tell_of(&error, ownership);

@@ -47,6 +47,10 @@ pub(crate) struct Session {
     trouble: Mutex<Option<Error>>,
     /// When the last renewal that was answered had been asked for, by the clock that counts suspends.
     renewed: Watched<Duration>,
+    /// Renewals in a row without an answer.
+    unanswered: Watched<u32>,
+    /// Why the last one of them had none, until it is told.
+    silence: Mutex<Option<Error>>,
     /// Rung when a renewal is wanted at once.
     wanted: Notify,
     /// Number of the last batch.
@@ -68,6 +72,8 @@ impl Session {
             standing: Watched::new(Standing::Stands),
             trouble: Mutex::default(),
             renewed: Watched::new(asked),
+            unanswered: Watched::new(0),
+            silence: Mutex::default(),
             wanted: Notify::new(),
             number: AtomicU64::new(0),
         }
@@ -235,7 +241,27 @@ impl Session {
                 self.trouble(error);
                 false
             }
-            Err(_) => false,
+            Err(error) => {
+                *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                self.unanswered.update(|count| Some(count.saturating_add(1)));
+                false
+            }
+        }
+    }
+
+    /// Says when renewals have no answer, and when they have one again: a worker that is full asks for nothing else, and would
+    /// be silent while its broker is away.
+    pub(crate) async fn tell_of_silence(&self, mut outage: Outage) {
+        let mut told = 0;
+        loop {
+            let count = self.unanswered.until(|count| count != told).await;
+            let silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match silence {
+                Some(error) if count > 0 => drop(outage.failed(&error)),
+                _ if count == 0 => outage.over(),
+                _ => {}
+            }
+            told = count;
         }
     }
 

@@ -11,10 +11,13 @@ use serde_json::json;
 
 use super::busy::Busy;
 
+/// The task that runs, and as many others as a worker of one slot prefetches.
+const HELD: u32 = 5;
+
 /// Starts it, with one task that runs.
 async fn start(stage: Stage) -> anyhow::Result<Busy> {
-    // What it holds of the others is acknowledged by the server before anything happens to it.
-    let held = async |redis: &mut _| Ok(cmd("HLEN").arg("unacked").query_async::<u32>(redis).await? > 1);
+    // It is full: what it asks of the server during the outage are renewals, and nothing else.
+    let held = async |redis: &mut _| Ok(cmd("HLEN").arg("unacked").query_async::<u32>(redis).await? == HELD);
     Busy::start(stage, async |stage| stage.until(held).await).await
 }
 
