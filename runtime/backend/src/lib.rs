@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rwork_protocol::{Record, TaskId};
+use tokio::time::Instant;
 
 pub use rwork_protocol::service::{BoxError, Error, RedactedUrl};
 
@@ -46,6 +47,8 @@ pub enum Stored {
     Written,
     /// A SUCCESS record stood there, which is final: nothing was changed.
     Kept,
+    /// The record, which is no SUCCESS, came to the store after the moment that was set: nothing was changed.
+    Late,
 }
 
 /// A place for results. Shared by every task of a process.
@@ -58,7 +61,17 @@ pub trait ResultBackend: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// On an error any part may have been stored; storing the batch again is right.
-    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error>;
+    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error> {
+        self.store_before(batch, None).await
+    }
+
+    /// Stores a batch as [`ResultBackend::store`] does; with `moment`, what is no SUCCESS is written before it or not at all,
+    /// however long the call is on its way: the record of a worker that was stopped must not replace one of whoever has
+    /// its message now.
+    ///
+    /// # Errors
+    /// On an error any part may have been stored; storing the batch again is right.
+    async fn store_before(&self, batch: Vec<Store>, moment: Option<Instant>) -> Result<Vec<Stored>, Error>;
 
     /// Reads records; `None` where there is none (PENDING) or it has expired.
     ///

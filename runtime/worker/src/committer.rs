@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rwork_backend::Store;
+use rwork_backend::{Store, Stored};
 use rwork_broker::{
     BATCH_BYTES_MAX, Batch, Commit, Committed, Disposition, Ending as Fate, Error, Part, Refusal,
 };
@@ -159,7 +159,8 @@ impl Committer {
         while open.iter().any(|commit| !commit.effects.records.is_empty()) {
             let records = open.iter().flat_map(|commit| commit.effects.records.iter().cloned()).collect();
             match self.store(session, records).await? {
-                Ok(()) => open.iter_mut().for_each(|commit| commit.effects.records.clear()),
+                Ok(Told::TooLate) => {}
+                Ok(Told::All) => open.iter_mut().for_each(|commit| commit.effects.records.clear()),
                 Err(error) if blames_content(&error) => self.store_one_by_one(session, open).await?,
                 Err(error) => sleep(self.storing.failed(&error)).await,
             }
@@ -172,7 +173,8 @@ impl Committer {
         for commit in open {
             while !commit.effects.records.is_empty() {
                 match self.store(session, commit.effects.records.clone()).await? {
-                    Ok(()) => commit.effects.records.clear(),
+                    Ok(Told::TooLate) => {}
+                    Ok(Told::All) => commit.effects.records.clear(),
                     Err(error) if blames_content(&error) => {
                         self.refuse(commit, &Refusal { part: Part::Record, why: chain(&error) });
                     }
@@ -185,12 +187,14 @@ impl Committer {
 
     /// Stores records once. What is no success may only be stored while nobody can have reaped us. `None`: the consumer
     /// ended.
-    async fn store(&mut self, session: &Session, records: Vec<Store>) -> Option<Result<(), Error>> {
-        if records.iter().any(|store| store.record.status != State::Success) {
-            session.until_fresh().await.ok()?;
-        }
-        let stored = self.shared.backend.store(records).await;
-        Some(stored.map(|_| self.storing.over()))
+    async fn store(&mut self, session: &Session, records: Vec<Store>) -> Option<Result<Told, Error>> {
+        let is_final = records.iter().all(|store| store.record.status == State::Success);
+        let moment = if is_final { None } else { session.safe_until().await.ok()? };
+        let stored = self.shared.backend.store_before(records, moment).await;
+        Some(stored.map(|stored| {
+            self.storing.over();
+            if stored.contains(&Stored::Late) { Told::TooLate } else { Told::All }
+        }))
     }
 
     /// Commits what is left to be done at the broker. What is done is told; the rest is what is left.
@@ -275,9 +279,13 @@ impl Committer {
         let Refusal { part, why } = refusal;
         let (id, name) = commit.label();
         tracing::error!(task_id = id, task_name = name, error = %why, "{}", words(*part));
+        commit.effects = Effects::default();
+        // Its message is another's: so is what is told of it.
+        if commit.became == Became::Lost {
+            return;
+        }
         commit.refusals += 1;
         commit.became = Became::Refused(why.clone());
-        commit.effects = Effects::default();
         if commit.ending.is_none() || commit.refusals > REFUSALS_MAX {
             commit.fenced = Fenced::No;
             return;
@@ -297,6 +305,13 @@ impl Committer {
         }
         commit.ending = Some(Ending::Refused(reason));
     }
+}
+
+/// Fate of records that the backend has answered for.
+enum Told {
+    All,
+    /// Some came when the consumer might have been reaped: they are looked at again.
+    TooLate,
 }
 
 /// Commits that are not done.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rwork_broker::{Batch, Committed, Consumer, Delivery, Error, Ownership, Receipt, Resumed, Room};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::outage::{Outage, chain};
@@ -266,13 +266,29 @@ impl Session {
     }
 
     fn note_renewed(&self, asked: Duration) {
+        self.unanswered.update(|count| (count > 0).then_some(0));
         self.renewed.update(|renewed| (asked > renewed).then_some(asked));
     }
 
     /// True if a renewal that was asked for within the last lease has been answered: nobody can have reaped us.
     pub(crate) fn is_fresh(&self) -> bool {
+        self.rest_of_lease().is_none_or(|rest| !rest.is_zero())
+    }
+
+    /// Time for which nobody can reap us yet; `None` where there are no leases.
+    fn rest_of_lease(&self) -> Option<Duration> {
         let renewed = self.renewed.get();
-        self.ownership.lease().is_none_or(|lease| self.clock.boot().saturating_sub(renewed) < lease)
+        self.ownership.lease().map(|lease| lease.saturating_sub(self.clock.boot().saturating_sub(renewed)))
+    }
+
+    /// Moment until which nobody can have reaped us; `None` where there are no leases. A renewal comes first where the last
+    /// one is too old.
+    ///
+    /// # Errors
+    /// When the consumer has ended.
+    pub(crate) async fn safe_until(&self) -> Result<Option<Instant>, Over> {
+        self.until_fresh().await?;
+        Ok(self.rest_of_lease().map(|rest| Instant::now() + rest))
     }
 
     /// Resolves when it is fresh; a renewal comes first where it is not.

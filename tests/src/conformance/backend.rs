@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use rwork_backend::{Error, ResultBackend, Store, Stored};
 use rwork_protocol::{Record, State, TaskId, Timestamp};
+use tokio::time::Instant;
 
 use super::{Place, case};
 
@@ -29,6 +30,7 @@ pub async fn suite(connect: impl AsyncFn(Place) -> Result<Arc<dyn ResultBackend>
     cases![
         records_come_back_whole in "results",
         success_is_final in "final",
+        what_comes_too_late_is_not_written in "late",
         a_batch_is_stored_in_order in "result-order",
         records_expire in "expiry",
         records_are_forgotten in "forget",
@@ -122,6 +124,28 @@ async fn success_is_final(worker: &dyn ResultBackend, caller: &dyn ResultBackend
         );
     }
     ensure!(get(caller, &id).await? == Some(record(&id, State::Success, "null")));
+    Ok(())
+}
+
+async fn what_comes_too_late_is_not_written(
+    worker: &dyn ResultBackend,
+    caller: &dyn ResultBackend,
+) -> Result<()> {
+    let (one, other) = (TaskId::generate(), TaskId::generate());
+    let batch = |first| vec![store(record(&one, first, "1")), store(record(&other, State::Success, "2"))];
+    let (written, kept, late) = (Stored::Written, Stored::Kept, Stored::Late);
+    let now = Instant::now();
+    let stored = worker.store_before(batch(State::Failure), Some(now)).await?;
+    ensure!(stored == [late, written], "got {stored:?}");
+    ensure!(get(caller, &one).await?.is_none(), "what was late was written");
+    ensure!(
+        get(caller, &other).await? == Some(record(&other, State::Success, "2")),
+        "a success is never late"
+    );
+    let soon = now + Duration::from_secs(3600);
+    let stored = worker.store_before(batch(State::Failure), Some(soon)).await?;
+    ensure!(stored == [written, kept], "got {stored:?}");
+    ensure!(get(caller, &one).await? == Some(record(&one, State::Failure, "1")));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rwork_backend::{Error, ResultBackend, Store, Stored};
 use rwork_protocol::{Record, TaskId};
+use tokio::time::Instant;
 
 use crate::handle::{Amqp, Inner};
 pub(crate) use replies::Replies;
@@ -21,7 +22,7 @@ impl ResultBackend for Amqp {
         self.inner.options.message_bytes_max
     }
 
-    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error> {
+    async fn store_before(&self, batch: Vec<Store>, _: Option<Instant>) -> Result<Vec<Stored>, Error> {
         send::send(&self.inner, &batch).await?;
         Ok(vec![Stored::Written; batch.len()])
     }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rwork_backend::{Error, ResultBackend, Store, Stored};
 use rwork_protocol::{Record, State, TaskId};
+use tokio::time::Instant;
 
 use crate::acts::result::{self, Entry};
 use crate::error;
@@ -18,12 +19,12 @@ impl ResultBackend for Embedded {
         self.inner.options.record_bytes_max
     }
 
-    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error> {
+    async fn store_before(&self, batch: Vec<Store>, moment: Option<Instant>) -> Result<Vec<Stored>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let batch = batch.iter().map(|store| self.inner.entry(store)).collect::<Result<_, _>>()?;
-        self.inner.act(result::Store { batch }).await
+        self.inner.act(result::Store { batch, moment: moment.map(Instant::into_std) }).await
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Error> {

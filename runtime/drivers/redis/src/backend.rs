@@ -3,6 +3,7 @@
 mod hub;
 mod keys;
 mod late_subscribers;
+mod moment;
 mod record;
 mod slot;
 mod store;
@@ -13,11 +14,13 @@ use futures_util::stream::BoxStream;
 use redis::Value;
 use rwork_backend::{Error, ResultBackend, Store, Stored};
 use rwork_protocol::{Record, TaskId};
+use tokio::time::Instant;
 
 use crate::handle::Redis;
 pub(crate) use hub::Hub;
 pub(crate) use keys::Keys;
 pub(crate) use late_subscribers::LateSubscribers;
+pub(crate) use moment::ServerClock;
 pub(crate) use record::is_success;
 pub(crate) use store::expiry_ms;
 
@@ -30,8 +33,8 @@ impl ResultBackend for Redis {
         self.inner.options.record_bytes_max
     }
 
-    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error> {
-        store::store(&self.inner, &batch).await
+    async fn store_before(&self, batch: Vec<Store>, moment: Option<Instant>) -> Result<Vec<Stored>, Error> {
+        store::store(&self.inner, &batch, moment).await
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Error> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rwork_protocol::service::{Error, RedactedUrl};
 
-use crate::backend::{Hub, Keys, LateSubscribers};
+use crate::backend::{Hub, Keys, LateSubscribers, ServerClock};
 use crate::broker::BrokerState;
 use crate::link::{Link, Target};
 use crate::options::Options;
@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     /// The result backend's key names.
     pub(crate) result_keys: Keys,
     pub(crate) hub: Hub,
+    /// Clock by which the server refuses a record that comes too late.
+    pub(crate) clock: ServerClock,
     /// Publishes records again for whoever subscribes a moment too late.
     pub(crate) late: LateSubscribers,
 }
@@ -57,7 +59,8 @@ impl Redis {
         let broker = BrokerState::new(&options.transport);
         let (hub, url) = (Hub::new(Arc::clone(&target), commands.clone()), options.redacted());
         let late = LateSubscribers::new(commands.clone());
-        let inner = Inner { options, url, target, commands, broker, result_keys, hub, late };
+        let clock = ServerClock::default();
+        let inner = Inner { options, url, target, commands, broker, result_keys, hub, clock, late };
         Ok(Self { inner: Arc::new(inner), results: None })
     }
 

@@ -6,6 +6,7 @@ use rwork_backend::{ResultBackend, Store, Stored};
 use rwork_model::StoreRecords;
 use rwork_protocol::service::Error;
 use rwork_protocol::{Record, State, TaskId};
+use tokio::time::Instant;
 
 use super::gate::{Passage, Through, Way, failure, unreachable_error};
 use super::world::World;
@@ -19,6 +20,10 @@ const NEVER: &str = "never-stored";
 pub(super) fn is_unstorable(store: &Store) -> bool {
     store.record.task_id.as_str().starts_with(NEVER)
         || store.record.result.windows(UNSTORABLE.len()).any(|part| part == UNSTORABLE)
+}
+
+fn is_final(store: &Store) -> bool {
+    store.record.status == State::Success
 }
 
 /// One worker's handle.
@@ -37,9 +42,8 @@ impl ModelBackend {
         }
     }
 
-    /// What is no success may only be stored while nobody can have reaped us.
+    /// What is no success is only written while nobody can have reaped us.
     fn check_fresh(&self, batch: &[Store]) {
-        let is_final = |store: &Store| store.record.status == State::Success;
         if !batch.iter().all(is_final) && !self.world.is_fresh(self.worker, None) {
             let worker = self.worker;
             let text = format!("worker {worker} stores what is no success without a fresh renewal");
@@ -54,9 +58,23 @@ impl ResultBackend for ModelBackend {
         1 << 20
     }
 
-    async fn store(&self, batch: Vec<Store>) -> Result<Vec<Stored>, Error> {
-        self.check_fresh(&batch);
+    async fn store_before(
+        &self,
+        mut batch: Vec<Store>,
+        moment: Option<Instant>,
+    ) -> Result<Vec<Stored>, Error> {
+        let boot_ahead = || self.world.boot(self.worker) - self.world.elapsed();
+        let before = boot_ahead();
         let through = self.enter("store").await?;
+        // The server's clock goes on while the worker's machine is suspended.
+        let now = Instant::now() + (boot_ahead() - before);
+        if moment.is_some_and(|moment| now >= moment) && !batch.iter().all(is_final) {
+            batch.retain(is_final);
+            self.world.apply(&StoreRecords(batch))?;
+            through.leave().await;
+            return Ok(vec![Stored::Late]);
+        }
+        self.check_fresh(&batch);
         if let Some(place) = batch.iter().position(is_unstorable) {
             // Whatever came before it may have been stored.
             let part = self.world.lock().rng.usize(0..=place);

@@ -163,8 +163,10 @@ impl Consumer for ModelConsumer {
         }
         let call = locked(&self.driver).resume(token);
         let resumed = world.apply(&call)?;
-        if resumed != Resumed::Dead {
-            world.lock().relieve(self.id());
+        match resumed {
+            // It renews no more, whatever an old snapshot still holds of it.
+            Resumed::Dead => world.lock().abandon(self.id()),
+            _ => world.lock().relieve(self.id()),
         }
         if through.is_lost {
             through.leave().await;

@@ -114,7 +114,8 @@ impl World {
                 state.server.down_until = until;
                 state.cut_all();
             }
-            Blow::Pause => state.server.paused_until = until,
+            // What waits for the end of an earlier pause does not hear of a later one.
+            Blow::Pause => state.server.paused_until = state.server.paused_until.max(until),
             Blow::Full => state.store.is_full = !state.store.is_full,
             Blow::BackendDown => state.server.backend_down_until = until,
             Blow::Stop | Blow::Suspend => {

@@ -103,10 +103,10 @@ pub(super) struct Ledger {
     pub(super) history: BTreeMap<TaskId, Vec<State>>,
     /// Messages whose own success is stored.
     successes: Vec<Serial>,
-    /// Tasks of which a record was written in the name of a delivery that had been taken away. Where results are kept
-    /// Workers that died, or stopped in a storm.
+    /// Workers that died, stopped in a storm, or were told twice to stop in one.
     pub(super) gone: BTreeSet<u64>,
-    /// elsewhere nothing tells such a record from a later one: it does not say which attempt it is of.
+    /// Tasks of which a record was written in the name of a delivery that had been taken away with its connection: nothing
+    /// tells such a record from a later one.
     pub(super) overtaken: BTreeSet<TaskId>,
     pub(super) lost_data: bool,
 }
@@ -222,8 +222,14 @@ impl Ledger {
             self.successes.extend(mark.map(|mark| mark.serial));
         }
         let handed = mark.and_then(|mark| self.handed(mark.consumer, mark.receipt));
-        if handed.is_some_and(|handed| matches!(handed.end, Some(How::Reaped | How::Cut))) {
-            self.overtaken.insert(id.clone());
+        match handed.and_then(|handed| handed.end.clone()) {
+            Some(How::Cut) => drop(self.overtaken.insert(id.clone())),
+            Some(How::Reaped) if state != State::Success && !self.lost_data => {
+                self.violation(format!(
+                    "{id}: {state:?} was recorded for a delivery that others had by then"
+                ));
+            }
+            _ => {}
         }
         self.history.entry(id).or_default().push(state);
     }

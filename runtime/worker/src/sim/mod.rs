@@ -239,6 +239,8 @@ async fn stop_at(
             shutdown.intake.cancel();
             if hasty {
                 sleep(Duration::from_secs(3)).await;
+                // It waits for nobody from now on, not for room in a full store either.
+                world.hurry(worker);
                 shutdown.work.cancel();
             }
         } else {

@@ -241,6 +241,14 @@ impl World {
         std::future::pending().await
     }
 
+    /// A worker is told a second time to stop.
+    pub(super) fn hurry(&self, worker: u64) {
+        let mut state = self.lock();
+        if !state.is_over {
+            state.ledger.gone.insert(worker);
+        }
+    }
+
     /// A worker is gone. Unless it died, it should have left nothing.
     pub(super) fn bury(&self, worker: u64, died: bool) {
         let mut state = self.lock();
@@ -354,6 +362,11 @@ impl State {
     pub(super) fn trouble(&mut self, worker: u64) {
         let lives = self.consumers.values_mut().filter(|life| life.worker == worker);
         lives.for_each(|life| life.is_troubled = true);
+    }
+
+    /// A consumer's process has no use for it any more.
+    pub(super) fn abandon(&mut self, consumer: ConsumerId) {
+        self.consumers.get_mut(&consumer).into_iter().for_each(|life| life.is_troubled = true);
     }
 
     /// A consumer has shown a sign of life; its process may be stopped all the same, with the call on its way.

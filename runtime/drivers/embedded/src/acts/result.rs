@@ -1,5 +1,7 @@
 //! Writing and deleting results.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use rusqlite::params;
 use rwork_backend::Stored;
@@ -20,10 +22,11 @@ pub(crate) struct Entry {
     pub(crate) expires: Option<Timestamp>,
 }
 
-/// Writes records, except over a final one that has not expired.
+/// Writes records, except over a final one that has not expired; with a moment, nothing but final ones after it.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) batch: Vec<Entry>,
+    pub(crate) moment: Option<Instant>,
 }
 
 impl Act for Store {
@@ -33,7 +36,11 @@ impl Act for Store {
     const DRAINS: bool = true;
 
     fn run(&mut self, turn: &mut Turn<'_>) -> rusqlite::Result<Vec<Stored>> {
-        write(turn, self.batch.iter())
+        let is_late = self.moment.is_some_and(|moment| Instant::now() >= moment);
+        let may_be = |entry: &&Entry| entry.is_final || !is_late;
+        let mut written = write(turn, self.batch.iter().filter(may_be))?.into_iter();
+        let became = |entry| may_be(&entry).then(|| written.next()).flatten().unwrap_or(Stored::Late);
+        Ok(self.batch.iter().map(became).collect())
     }
 }
 

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use redis::Value;
 use rwork_backend::{Error, Store, Stored};
+use rwork_protocol::State;
+use tokio::time::Instant;
 
 use super::record;
 use crate::error;
@@ -27,6 +29,8 @@ struct Entry {
     value: Bytes,
     /// Whether it is a ready state's, which somebody may wait for.
     is_ready: bool,
+    /// Whether it is a success, which is never too late.
+    is_final: bool,
     expiry_ms: Option<u64>,
     /// What stood there when it was looked at, and was no success.
     seen: Option<Bytes>,
@@ -37,13 +41,18 @@ struct Entry {
 #[derive(Debug)]
 struct Full;
 
-/// Stores a batch in order; what there is no room for keeps nothing else from being stored.
-pub(super) async fn store(inner: &Inner, batch: &[Store]) -> Result<Vec<Stored>, Error> {
+/// Stores a batch in order, what is no success before `moment`; what there is no room for keeps nothing else from being
+/// stored.
+pub(super) async fn store(
+    inner: &Inner,
+    batch: &[Store],
+    moment: Option<Instant>,
+) -> Result<Vec<Stored>, Error> {
     let mut entries = batch.iter().map(|store| entry(inner, store)).collect::<Result<Vec<_>, _>>()?;
     let mut rest = entries.as_mut_slice();
     while !rest.is_empty() {
         let (call, others) = rest.split_at_mut(call_length(rest));
-        settle(inner, call).await?;
+        settle(inner, call, moment).await?;
         rest = others;
     }
     let became = |entry: Entry| entry.became.unwrap_or(Ok(Stored::Kept));
@@ -60,6 +69,7 @@ fn entry(inner: &Inner, store: &Store) -> Result<Entry, Error> {
         key: inner.result_keys.record(&store.record.task_id),
         value,
         is_ready: store.record.status.is_ready(),
+        is_final: store.record.status == State::Success,
         expiry_ms: expiry_ms(store),
         seen: None,
         became: None,
@@ -82,13 +92,13 @@ fn call_length(entries: &[Entry]) -> usize {
 }
 
 /// Calls until each record is written, or a success stands in its place.
-async fn settle(inner: &Inner, entries: &mut [Entry]) -> Result<(), Error> {
+async fn settle(inner: &Inner, entries: &mut [Entry], moment: Option<Instant>) -> Result<(), Error> {
     for look in 0.. {
         let mut open: Vec<&mut Entry> = entries.iter_mut().filter(|entry| entry.became.is_none()).collect();
         if open.is_empty() || look == LOOKS_MAX {
             break;
         }
-        let answers = call(inner, &open).await?;
+        let answers = call(inner, &open, moment).await?;
         let unheard =
             open.iter_mut().zip(answers).filter_map(|(entry, answer)| entry.answered(inner, answer));
         inner.late.note(unheard);
@@ -112,6 +122,10 @@ impl Entry {
                 self.became = record::is_success(&current).then_some(Ok(Stored::Kept));
                 self.seen = Some(current);
             }
+            Value::Int(-2) => {
+                inner.clock.doubt();
+                self.became = Some(Ok(Stored::Late));
+            }
             Value::Int(i64::MIN..=-1) => self.became = Some(Err(Full)),
             _ => self.became = Some(Ok(Stored::Kept)),
         }
@@ -119,7 +133,11 @@ impl Entry {
     }
 }
 
-async fn call(inner: &Inner, entries: &[&mut Entry]) -> Result<Vec<Value>, Error> {
+async fn call(inner: &Inner, entries: &[&mut Entry], moment: Option<Instant>) -> Result<Vec<Value>, Error> {
+    let moment = match moment {
+        Some(moment) => inner.clock.at(&inner.commands, moment).await?.to_string(),
+        None => String::new(),
+    };
     let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
     let mut call = STORE.call(&keys);
     for entry in entries {
@@ -132,6 +150,7 @@ async fn call(inner: &Inner, entries: &[&mut Entry]) -> Result<Vec<Value>, Error
             Some(seen) => call.arg("1").arg(&seen[..]),
             None => call.arg("").arg(""),
         };
+        call.arg(if entry.is_final { "" } else { &moment });
     }
     let answer = inner.commands.script("store results", &call).await?;
     Ok(answer.into_sequence().unwrap_or_default())

@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use rwork_backend::{Error, ResultBackend, Store, Stored};
 use rwork_protocol::{Compression, Record, State, TaskId, compress_stored};
 use rwork_redis::{Options, Redis, Role};
+use tokio::time::Instant;
 
 fn id(name: &str) -> TaskId {
     TaskId::new(name).unwrap()
@@ -29,6 +30,35 @@ fn custom(name: &str) -> State {
 
 async fn text(admin: &mut MultiplexedConnection, name: &str) -> Option<Vec<u8>> {
     admin.get(format!("celery-task-meta-{name}")).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_record_that_was_on_its_way_for_too_long_is_refused() {
+    let server = Server::start();
+    let redis = broker(&server.url()).await.unwrap();
+    let mut admin = server.admin().await;
+    let far = Instant::now() + Duration::from_secs(3600);
+    // A later attempt's.
+    let later = redis.store_before(vec![store("a", State::Failure, "{}")], Some(far)).await.unwrap();
+    assert_eq!(later, [Stored::Written]);
+
+    let () =
+        redis::cmd("CLIENT").arg("PAUSE").arg(60_000).arg("WRITE").query_async(&mut admin).await.unwrap();
+    let moment = Instant::now() + Duration::from_millis(50);
+    let stalled = {
+        let redis = redis.clone();
+        let batch = vec![store("a", State::Retry, "{}"), store("b", State::Success, "1")];
+        tokio::spawn(async move { redis.store_before(batch, Some(moment)).await })
+    };
+    tokio::time::sleep_until(moment).await;
+    let () = redis::cmd("CLIENT").arg("UNPAUSE").query_async(&mut admin).await.unwrap();
+    let stored = within("the answer", stalled).await.unwrap().unwrap();
+    assert_eq!(stored, [Stored::Late, Stored::Written]);
+    let stands = text(&mut admin, "a").await.unwrap();
+    assert_eq!(stands, Record::new(id("a"), State::Failure, "{}").encode(), "the later attempt's");
+    // The next moment is not taken for past.
+    let next = redis.store_before(vec![store("a", State::Started, "{}")], Some(far)).await.unwrap();
+    assert_eq!(next, [Stored::Written]);
 }
 
 #[tokio::test]

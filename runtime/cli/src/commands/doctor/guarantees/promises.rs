@@ -40,7 +40,7 @@ const fn by_broker(
 }
 
 /// Every row.
-pub(super) const PROMISES: [Promise; 12] = [
+pub(super) const PROMISES: [Promise; 13] = [
     all("an accepted task is lost", "never"),
     by_broker(
         "while a task runs, the connection is lost",
@@ -70,6 +70,12 @@ pub(super) const PROMISES: [Promise; 12] = [
             "are three: the result, the next steps, the ack",
         ],
     },
+    by_broker(
+        "a failure or state of an earlier run replaces that of a later one",
+        "never",
+        "never",
+        "when the connection was lost while it was stored",
+    ),
     by_broker("after its worker died, a task starts anew", "within seconds", "within two leases", "at once"),
     by_broker(
         "a task that kills its worker is given up",
