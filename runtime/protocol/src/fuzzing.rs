@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use crate::envelope;
 use crate::json::{self, Kind, Value};
 use crate::transcode::{TranscodeError, msgpack as from_msgpack, yaml as from_yaml};
 use crate::{
@@ -196,6 +197,39 @@ pub fn time(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(time) = Timestamp::parse_iso(text) {
         assert_eq!(Timestamp::parse_iso(&time.to_iso()), Some(time));
+    }
+}
+
+/// kombu's envelope: reads, marks and reads again.
+pub fn kombu_envelope(data: &[u8]) {
+    let source = Bytes::copy_from_slice(data);
+    if let Ok(entry) = envelope::read_held(&source) {
+        assert!(entry.envelope.len() < source.len(), "more was read than there is");
+    }
+    let (element, _) = envelope::unwrap_held(&source);
+    assert!(element.len() <= source.len(), "more was read than there is");
+    let before = envelope::read(&source);
+    if let Ok(found) = &before {
+        assert!(found.message.size() <= source.len() + 2, "a message grew from reading");
+        assert!(found.delivery_count > 0, "there is no delivery number 0");
+    }
+    let Ok(marked) = envelope::redelivered(&source, 7) else {
+        assert!(before.is_err(), "an envelope that was read can't be marked");
+        return;
+    };
+    let after = envelope::read(&marked);
+    assert!(
+        after.is_ok() == before.is_ok() || source.len() < marked.len(),
+        "marking changed more than marks"
+    );
+    if let (Ok(before), Ok(after)) = (before, after) {
+        assert!(after.redelivered && after.delivery_count == 7, "the marks can't be read");
+        assert_eq!(before.message.body, after.message.body);
+        assert_eq!(before.message.properties, after.message.properties);
+    }
+    let Ok(renewed) = envelope::renewed(&marked) else { panic!("what was marked can't be renewed") };
+    if let Ok(fresh) = envelope::read(&renewed) {
+        assert!(!fresh.redelivered && fresh.delivery_count == 1, "the marks were not taken back");
     }
 }
 

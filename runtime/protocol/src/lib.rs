@@ -7,6 +7,7 @@ mod compression;
 mod content;
 mod decode;
 mod draft;
+pub mod envelope;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -38,7 +39,7 @@ pub use id::{InvalidName, NAME_BYTES_MAX, QueueName, TaskId, TaskName};
 pub use message::{Message, Properties};
 pub use new_task::{InvalidArguments, NewTask, expiration};
 pub use output::Overflow;
-pub use record::{Exception, Extended, Record, RecordError, RevokeReason, State};
+pub use record::{Exception, Extended, Record, RecordError, RevokeReason, State, stored};
 pub use signature::{Signature, SignatureError};
 pub use signed::{CertificateError, Certificates, Digest, SignedError};
 pub use task_message::{Embed, TaskMessage};

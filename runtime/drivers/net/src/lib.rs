@@ -3,7 +3,7 @@
 //! In the order of a connection's life: the parts of a URL ([`Parts`], [`TlsOptions`]), the servers of a list
 //! ([`ServerList`]), a socket to one of a host's addresses ([`dial`]), TLS ([`secure`]), a watched stream
 //! ([`MonitoredStream`]), and a connection that is made again when it is lost ([`Reconnecting`]). All of one attempt is under
-//! one [`Deadline`].
+//! one [`Deadline`]. And who else is alive at the other end, as far as one can see through a server ([`Observer`]).
 //!
 //! It never speaks a server's protocol, never shows a password, and never repeats what was sent.
 
@@ -21,9 +21,11 @@ mod backoff;
 mod deadline;
 mod dial;
 mod failure;
+mod observer;
 mod open;
 mod options;
 mod parts;
+mod process;
 mod race;
 mod reconnecting;
 mod secret;
@@ -36,9 +38,11 @@ pub use backoff::Backoff;
 pub use deadline::Deadline;
 pub use dial::{dial, no_socket};
 pub use failure::{Failure, chain};
+pub use observer::{Neighbour, Observer};
 pub use open::{open, unanswered};
 pub use options::{CertReqs, TlsOptions, parameters, unknown_parameter};
 pub use parts::Parts;
+pub use process::own as own_process;
 pub use reconnecting::{Connector, Reconnecting};
 pub use secret::Secret;
 pub use secure::{Words, alerted, secure};

@@ -4,16 +4,16 @@ mod hub;
 mod keys;
 mod late_subscribers;
 mod moment;
-mod record;
-mod slot;
 mod store;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use redis::Value;
 use rwork_backend::{Error, ResultBackend, Store, Stored};
-use rwork_protocol::{Record, TaskId};
+use rwork_protocol::service::RedactedUrl;
+use rwork_protocol::{Record, TaskId, stored};
 use tokio::time::Instant;
 
 use crate::handle::Redis;
@@ -21,7 +21,6 @@ pub(crate) use hub::Hub;
 pub(crate) use keys::Keys;
 pub(crate) use late_subscribers::LateSubscribers;
 pub(crate) use moment::ServerClock;
-pub(crate) use record::is_success;
 pub(crate) use store::expiry_ms;
 
 /// Records read by one command: a few hundred keep the server's pause short.
@@ -47,7 +46,7 @@ impl ResultBackend for Redis {
             let values = self.inner.commands.command("read results", &cmd).await?;
             for value in values.into_sequence().unwrap_or_default() {
                 records.push(match value {
-                    Value::BulkString(stored) => Some(record::decode(stored.into(), &self.inner.url)?),
+                    Value::BulkString(stored) => Some(decode(stored.into(), &self.inner.url)?),
                     _ => None,
                 });
             }
@@ -64,4 +63,9 @@ impl ResultBackend for Redis {
         cmd.arg(self.inner.result_keys.record(id));
         Ok(self.inner.commands.command("forget a result", &cmd).await? == Value::Int(1))
     }
+}
+
+fn decode(bytes: Bytes, url: &RedactedUrl) -> Result<Record, Error> {
+    let explain = |source| Error::Act { act: format!("decode a result at {url}"), retryable: false, source };
+    stored::read(bytes).map_err(explain)
 }

@@ -18,8 +18,8 @@ use crate::consumer::Shared;
 use crate::dead_letters;
 use crate::delayed::Parking;
 use crate::deliveries::{Deliveries, Held};
-use crate::envelope::{self, Malformed};
 use crate::publish::{direct_queue, posts};
+use rwork_protocol::envelope::{self, Malformed};
 
 pub(crate) use transaction::{By, End, Entry, Item, random, transact};
 

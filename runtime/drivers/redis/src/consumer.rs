@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rwork_broker::{Batch, Committed, Consume, Consumer, Delivery, Error, Receipt, Resumed, Room};
+use rwork_net::own_process;
 use rwork_protocol::QueueName;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::deliveries::{Deliveries, Held};
 use crate::handle::{Inner, Redis};
 use crate::line::Line;
 use crate::link::Script;
-use crate::reaper::{Reaper, own_process};
+use crate::reaper::Reaper;
 use crate::receiver::Receiver;
 use crate::renewal::{Renewal, lease_ms};
 use crate::reply;

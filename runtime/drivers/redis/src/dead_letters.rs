@@ -7,14 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use redis::Value;
 use rwork_broker::{DeadLetter, DeadLetterId, DeadLetterQuery, Reason};
-use rwork_protocol::json::{Value as Json, write_string};
+use rwork_protocol::envelope;
 use rwork_protocol::service::Error;
 use rwork_protocol::{Message, QueueName, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::handle::Inner;
 use crate::keys::Places;
 use crate::link::Script;
-use crate::{envelope, reply};
+use crate::reply;
 
 static RETRY: Script = Script::new(include_str!("scripts/retry.lua"));
 
@@ -22,86 +23,87 @@ static RETRY: Script = Script::new(include_str!("scripts/retry.lua"));
 const PAGE_MAX: usize = 50;
 const READ: &str = "read dead letters";
 
-/// A letter as it is kept.
+/// A letter as it is kept: JSON that can be read without rwork.
+#[derive(Serialize, Deserialize)]
 struct Letter {
+    /// Its name beside it.
+    #[serde(skip)]
     id: String,
     queue: String,
     delivery_count: u32,
-    reason: Reason,
-    /// What was in the list.
-    element: Bytes,
+    reason: Why,
+    #[serde(flatten)]
+    element: Element,
 }
 
-/// Writes a letter: JSON that can be read without rwork.
+#[derive(Serialize, Deserialize)]
+struct Why {
+    kind: String,
+    detail: String,
+    worker: String,
+    at_us: i64,
+}
+
+/// What was in the list.
+#[derive(Serialize, Deserialize)]
+enum Element {
+    #[serde(rename = "envelope")]
+    Text(String),
+    /// What is no text.
+    #[serde(rename = "envelope_base64")]
+    Base64(String),
+}
+
+/// Writes a letter.
 pub(crate) fn write(queue: &str, delivery_count: u32, reason: &Reason, element: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(element.len() + element.len() / 8 + 512);
-    out.extend_from_slice(b"{\"queue\": ");
-    write_string(&mut out, queue);
-    out.extend_from_slice(
-        format!(", \"delivery_count\": {delivery_count}, \"reason\": {{\"kind\": ").as_bytes(),
-    );
-    write_string(&mut out, &reason.kind);
-    out.extend_from_slice(b", \"detail\": ");
-    write_string(&mut out, &reason.detail);
-    out.extend_from_slice(b", \"worker\": ");
-    write_string(&mut out, &reason.worker);
-    out.extend_from_slice(format!(", \"at_us\": {}}}, ", reason.at.as_micros()).as_bytes());
-    match std::str::from_utf8(element) {
-        Ok(text) => {
-            out.extend_from_slice(b"\"envelope\": ");
-            write_string(&mut out, text);
-        }
-        Err(_) => {
-            out.extend_from_slice(b"\"envelope_base64\": ");
-            write_string(&mut out, &STANDARD.encode(element));
+    let Reason { kind, detail, worker, at } = reason.clone();
+    let letter = Letter {
+        id: String::new(),
+        queue: queue.to_owned(),
+        delivery_count,
+        reason: Why { kind, detail, worker, at_us: at.as_micros() },
+        element: Element::of(element),
+    };
+    // Texts and numbers: nothing of it can fail.
+    serde_json::to_vec(&letter).unwrap_or_default()
+}
+
+impl Element {
+    fn of(element: &[u8]) -> Self {
+        match std::str::from_utf8(element) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64(STANDARD.encode(element)),
         }
     }
-    out.push(b'}');
-    out
+
+    fn bytes(&self) -> Bytes {
+        match self {
+            Self::Text(text) => Bytes::from(text.clone()),
+            Self::Base64(text) => STANDARD.decode(text).unwrap_or_default().into(),
+        }
+    }
 }
 
 impl Letter {
     /// `None`: somebody else wrote it.
     fn read(id: String, text: &[u8]) -> Option<Self> {
-        let letter = Json::parse(text).ok()?;
-        let (reason, word) =
-            (letter.get("reason")?, |json: &Json, key| json.get(key)?.as_str().map(str::to_owned));
-        let number = |json: &Json, key| match json.get(key)? {
-            Json::Int(number) => Some(*number),
-            _ => None,
-        };
-        let element = match word(&letter, "envelope") {
-            Some(text) => Bytes::from(text),
-            None => Bytes::from(STANDARD.decode(word(&letter, "envelope_base64")?).ok()?),
-        };
-        Some(Self {
-            id,
-            queue: word(&letter, "queue")?,
-            delivery_count: u32::try_from(number(&letter, "delivery_count")?).ok()?,
-            reason: Reason {
-                kind: word(reason, "kind")?,
-                detail: word(reason, "detail")?,
-                worker: word(reason, "worker")?,
-                at: Timestamp::from_micros(number(reason, "at_us")?),
-            },
-            element,
-        })
+        serde_json::from_slice(text).ok().map(|letter| Self { id, ..letter })
     }
 
     /// What is no envelope becomes the body of a message without headers.
     fn into_dead_letter(self) -> Option<DeadLetter> {
-        let message = match envelope::read(&self.element) {
+        let element = self.element.bytes();
+        let message = match envelope::read(&element) {
             Ok(read) => read.message,
-            Err(_) => {
-                Message { headers: Bytes::from_static(b"{}"), body: self.element, ..Message::default() }
-            }
+            Err(_) => Message { headers: Bytes::from_static(b"{}"), body: element, ..Message::default() },
         };
+        let Why { kind, detail, worker, at_us } = self.reason;
         Some(DeadLetter {
             id: DeadLetterId(self.id),
             queue: QueueName::new(&self.queue).ok()?,
             delivery_count: self.delivery_count,
             message,
-            reason: self.reason,
+            reason: Reason { kind, detail, worker, at: Timestamp::from_micros(at_us) },
         })
     }
 }
@@ -120,15 +122,11 @@ pub(crate) async fn retry(inner: &Inner, query: &DeadLetterQuery) -> Result<u64,
     let mut count = 0;
     let mut pages = Pages::new(query);
     while let Some(page) = pages.next(inner).await? {
-        let renew = |letter: &Letter| match envelope::read(&letter.element) {
-            Ok(read) => {
-                let step = inner.broker.keys.step(read.message.properties.priority);
-                (step, envelope::renewed(&letter.element).unwrap_or_else(|_| letter.element.clone()))
-            }
-            Err(_) => (0, letter.element.clone()),
-        };
         let list = |letter: &Letter| {
-            let (step, envelope) = renew(letter);
+            let element = letter.element.bytes();
+            let read = envelope::read(&element);
+            let step = read.map_or(0, |read| inner.broker.keys.step(read.message.properties.priority));
+            let envelope = envelope::renewed(&element).unwrap_or(element);
             Some((inner.broker.keys.list(&letter.queue, step), envelope))
         };
         count += take_away(inner, "retry dead letters", &page, list).await?;

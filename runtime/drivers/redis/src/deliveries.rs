@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use rwork_broker::{Delivery, Receipt};
 
-use crate::envelope::{self, Malformed};
 use crate::sources::Sources;
+use rwork_protocol::envelope::{self, Malformed};
 
 /// One message that is held.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rwork_protocol::service::Error;
 
+pub use self::info::Facts;
 use crate::handle::Redis;
 
-/// What a server says of itself, and what was measured. `None` where it would not say: `CONFIG` and `INFO` are often
-/// forbidden.
+/// What a server says of itself, and what was measured.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Examination {
@@ -22,38 +22,8 @@ pub struct Examination {
     pub mode: String,
     /// `master` or `replica`.
     pub role: String,
-    /// Time since its start.
-    pub uptime: Option<Duration>,
-    /// Bytes; 0: no limit.
-    pub maxmemory: Option<u64>,
-    /// `noeviction`, `allkeys-lru`, ...
-    pub maxmemory_policy: Option<String>,
-    /// Bytes.
-    pub used_memory: Option<u64>,
-    /// Keys that it has evicted since its start: messages may have been among them.
-    pub evicted_keys: Option<u64>,
-    /// Whether writes are kept in an append-only file.
-    pub aof_enabled: Option<bool>,
-    /// `always`, `everysec` or `no`.
-    pub appendfsync: Option<String>,
-    /// Whether the last write of that file succeeded.
-    pub last_aof_write_ok: Option<bool>,
-    /// Snapshot rules, `3600 1 300 100`; empty: none.
-    pub save: Option<String>,
-    /// Whether the last snapshot succeeded.
-    pub last_bgsave_ok: Option<bool>,
-    /// Writes since the last snapshot.
-    pub changes_since_save: Option<u64>,
-    /// Replicas that follow it now.
-    pub connected_replicas: Option<u64>,
-    /// Replicas without which it takes no writes (`min-replicas-to-write`).
-    pub min_replicas_to_write: Option<u64>,
-    /// Connections now.
-    pub connected_clients: Option<u64>,
-    /// Connections at most.
-    pub maxclients: Option<u64>,
-    /// Seconds after which it closes quiet connections; 0: never.
-    pub client_timeout_s: Option<u64>,
+    /// What `INFO` and `CONFIG GET` answer: both are often forbidden.
+    pub said: Facts,
     /// Round trips, in the order they were made.
     pub round_trips: Vec<Duration>,
     /// Its clock minus ours, in seconds, within half a round trip.

@@ -26,7 +26,6 @@ mod consumer;
 mod dead_letters;
 mod delayed;
 mod deliveries;
-mod envelope;
 mod error;
 mod examine;
 mod handle;
@@ -42,12 +41,12 @@ mod renewal;
 mod reply;
 mod results;
 mod resume;
+mod scan;
 mod sources;
 mod url;
 
 #[doc(hidden)]
-pub use envelope::fuzz as fuzz_envelope;
-pub use examine::{Examination, KeyInUse};
+pub use examine::{Examination, Facts, KeyInUse};
 pub use handle::Redis;
 pub use options::{Options, QueueOrder, Role, SentinelOptions, Transport};
 pub use rwork_protocol::service::Error;

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::bindings::Bindings;
 use crate::commit::{By, End, Item, transact};
 use crate::delayed::Parking;
-use crate::envelope;
 use crate::handle::Inner;
+use rwork_protocol::envelope;
 
 /// A server drops a client that sends more than 1 GB at once.
 const BATCH_BYTES_MAX: usize = 900 << 20;

@@ -14,12 +14,11 @@ use tokio::time::Instant;
 use crate::handle::Inner;
 use crate::link::Script;
 use crate::reply;
+use crate::scan::{literal, scan};
 
 static TALLY: Script = Script::new(include_str!("scripts/tally.lua"));
 static PURGE: Script = Script::new(include_str!("scripts/purge.lua"));
 
-/// Keys looked at by one step of a scan: a millisecond of the server's time.
-const SCAN_COUNT: usize = 5000;
 /// Queues or exchanges asked about by one pipeline.
 const PIPELINE_MAX: usize = 1000;
 /// Entries of `unacked` that are all looked at.
@@ -30,6 +29,8 @@ const SAMPLE: u64 = 2000;
 const TALLY_CALL_MAX: usize = 500;
 /// Looking at large ones ends after this time, with an estimate from those that were seen.
 const TALLY_TIME_MAX: Duration = Duration::from_millis(50);
+/// How keys of bindings and of ours begin: `_kombu` and `rwork.`, letter by letter, so that one pass finds both.
+const BEGINNINGS: &str = "[_r][kw][o][mr][bk][u.]*";
 const LIST: &str = "list queues";
 
 /// Exchanges of Celery's workers for talking among themselves: what is bound there holds no tasks.
@@ -106,7 +107,7 @@ pub(crate) async fn purge(inner: &Inner, queue: &QueueName) -> Result<u64, Error
 async fn names(inner: &Inner) -> Result<BTreeSet<QueueName>, Error> {
     let keys = &inner.broker.keys;
     let prefixes = [keys.bindings_prefix(), keys.delayed_prefix(), keys.taking("")];
-    let [exchanges, delayed, taking] = scan(inner, &prefixes).await?;
+    let [exchanges, delayed, taking] = scan_for(inner, &prefixes).await?;
     let mut names: BTreeSet<QueueName> =
         delayed.iter().chain(&taking).filter_map(|name| QueueName::new(name).ok()).collect();
     let exchanges: Vec<String> = exchanges.into_iter().filter(|exchange| !is_for_control(exchange)).collect();
@@ -126,52 +127,20 @@ async fn names(inner: &Inner) -> Result<BTreeSet<QueueName>, Error> {
 }
 
 /// What follows each prefix in the names of keys. One pass for all: results may be many times as many as anything else.
-async fn scan<const N: usize>(inner: &Inner, prefixes: &[String; N]) -> Result<[BTreeSet<String>; N], Error> {
-    let pattern = any_of(prefixes);
+async fn scan_for<const N: usize>(
+    inner: &Inner,
+    prefixes: &[String; N],
+) -> Result<[BTreeSet<String>; N], Error> {
     let mut found = [const { BTreeSet::new() }; N];
-    let mut cursor = "0".to_owned();
-    loop {
-        let mut cmd = redis::cmd("SCAN");
-        cmd.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
-        let page = inner.commands.command(LIST, &cmd).await?;
-        let read = || {
-            let mut parts = reply::list(page)?.into_iter();
-            Some((reply::text(parts.next()?)?, reply::texts(parts.next()?)))
-        };
-        let (next, keys) = read().ok_or_else(|| reply::odd(&inner.url, LIST, "a page of keys"))?;
+    let take_in = |page: Vec<String>| {
         for (prefix, found) in prefixes.iter().zip(&mut found) {
-            found.extend(keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned));
+            found.extend(page.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned));
         }
-        if next == "0" {
-            return Ok(found);
-        }
-        cursor = next;
-    }
-}
-
-/// A pattern that matches what begins with any of these, and a little more: at each place a letter of one of them.
-fn any_of(prefixes: &[String]) -> String {
-    let mut pattern = String::new();
-    let mut letters: Vec<_> = prefixes.iter().map(|prefix| prefix.chars()).collect();
-    while let Some(place) = letters.iter_mut().map(Iterator::next).collect::<Option<Vec<char>>>() {
-        let place: BTreeSet<char> = place.into_iter().collect();
-        match place.first() {
-            Some(one) if place.len() == 1 => pattern.extend(quoted(*one)),
-            _ => {
-                pattern.push('[');
-                pattern.extend(place.into_iter().flat_map(quoted));
-                pattern.push(']');
-            }
-        }
-    }
-    pattern.push('*');
-    pattern
-}
-
-/// Characters that mean something in a pattern.
-fn quoted(character: char) -> impl Iterator<Item = char> {
-    let quote = matches!(character, '*' | '?' | '[' | ']' | '\\' | '^').then_some('\\');
-    quote.into_iter().chain([character])
+        true
+    };
+    let pattern = format!("{}{BEGINNINGS}", literal(&inner.options.transport.global_keyprefix));
+    scan(&*inner.commands.wire().await?, LIST, &pattern, take_in).await?;
+    Ok(found)
 }
 
 /// Messages that are held, by routing key. Counted up to [`TALLY_MAX`]; of more, the number of all is divided as it is among
@@ -236,21 +205,4 @@ async fn dead(inner: &Inner) -> Result<HashMap<String, u64>, Error> {
         .into_iter()
         .filter_map(|(name, count)| Some((reply::text(name)?, reply::count(&count)?)))
         .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_pattern_matches_each_prefix() {
-        for (prefixes, pattern) in [
-            (&["abc", "abd"][..], "ab[cd]*"),
-            (&["x.long", "y*"], "[xy][\\*.]*"),
-            (&["p[:", "p[:"], "p\\[:*"),
-        ] {
-            let prefixes: Vec<String> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
-            assert_eq!(any_of(&prefixes), pattern);
-        }
-    }
 }

@@ -4,9 +4,6 @@
 //! Each in pages: a script reads, we mark each envelope, a script writes back what nobody touched meanwhile. Several
 //! workers may do this at once, and any of them may die in between.
 
-mod observer;
-mod process;
-
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -14,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use redis::Value;
 use rwork_broker::Reason;
+use rwork_net::Neighbour;
 use rwork_protocol::Timestamp;
 use rwork_protocol::service::Error;
 use tokio::sync::Notify;
@@ -24,14 +22,11 @@ use uuid::Uuid;
 use crate::bindings::Bindings;
 use crate::broker::locked;
 use crate::commit::random;
-use crate::envelope::{self, HeldEntry, Malformed};
 use crate::handle::Inner;
 use crate::keys::Places;
 use crate::link::Script;
 use crate::{dead_letters, reply};
-
-pub(crate) use observer::{Neighbour, Observer};
-pub(crate) use process::own as own_process;
+use rwork_protocol::envelope::{self, HeldEntry, Malformed};
 
 static REAP: Script = Script::new(include_str!("scripts/reap.lua"));
 static OVERDUE: Script = Script::new(include_str!("scripts/overdue.lua"));

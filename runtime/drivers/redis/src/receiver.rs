@@ -23,10 +23,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::broker::locked;
 use crate::commit::bury;
 use crate::consumer::{Shared, UnderWay};
-use crate::envelope::Malformed;
 use crate::line::Line;
 use crate::reply;
 use outlook::Outlook;
+use rwork_protocol::envelope::Malformed;
 use take::{Took, Wanted, take};
 
 /// How long the server's silence is trusted. Asking shows that the connection lives, too.

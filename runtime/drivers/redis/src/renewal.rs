@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use redis::Value;
+use rwork_net::{Neighbour, Observer};
 use rwork_protocol::service::Error;
 use tokio::time::Instant;
 
@@ -12,7 +13,7 @@ use crate::consumer::Shared;
 use crate::delayed::DUE_MAX;
 use crate::handle::Inner;
 use crate::link::{Call, Link, Script};
-use crate::reaper::{Neighbour, Observer, Reaper};
+use crate::reaper::Reaper;
 use crate::reply;
 use crate::sources::Source;
 

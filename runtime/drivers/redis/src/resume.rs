@@ -16,11 +16,11 @@ use crate::broker::locked;
 use crate::commit::bury;
 use crate::consumer::Shared;
 use crate::deliveries::Taken;
-use crate::envelope;
 use crate::line::Line;
 use crate::link::Script;
 use crate::renewal::lease_ms;
 use crate::reply;
+use rwork_protocol::envelope;
 
 static RESUME: Script =
     Script::new(concat!(include_str!("scripts/session.lua"), include_str!("scripts/resume.lua")));

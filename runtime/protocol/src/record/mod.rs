@@ -3,6 +3,7 @@
 mod codec;
 mod exception;
 mod extended;
+pub mod stored;
 
 use std::fmt;
 

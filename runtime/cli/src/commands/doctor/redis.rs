@@ -141,9 +141,9 @@ fn version_of(version: &str) -> Option<(u32, u32)> {
 /// Eviction: with a limit, any policy but one throws away messages that nobody has seen.
 fn eviction(facts: &Examination, used: Use) -> Option<Check> {
     let (what, kept) = (used.names().memory, used.kept());
-    let policy = facts.maxmemory_policy.as_deref()?;
-    let limited = facts.maxmemory.is_some_and(|limit| limit > 0);
-    let evicted = facts.evicted_keys.unwrap_or_default();
+    let policy = facts.said.text("maxmemory_policy")?;
+    let limited = facts.said.number::<u64>("maxmemory").is_some_and(|limit| limit > 0);
+    let evicted = facts.said.number::<u64>("evicted_keys").unwrap_or_default();
     let hint = "`CONFIG SET maxmemory-policy noeviction`, and `maxmemory-policy noeviction` in redis.conf";
     if policy == "noeviction" {
         let found =
@@ -164,8 +164,8 @@ fn eviction(facts: &Examination, used: Use) -> Option<Check> {
 
 fn memory(facts: &Examination, used: Use) -> Option<Check> {
     let what = used.names().memory;
-    let taken = facts.used_memory?;
-    let Some(limit) = facts.maxmemory.filter(|limit| *limit > 0) else {
+    let taken = facts.said.number::<u64>("used_memory")?;
+    let Some(limit) = facts.said.number::<u64>("maxmemory").filter(|limit| *limit > 0) else {
         return Some(Check::ok(what, format!("{} used, no limit but the machine's", show_bytes(taken))));
     };
     let found = format!("{} used of {}", show_bytes(taken), show_bytes(limit));
@@ -194,11 +194,11 @@ fn share(part: u64, whole: u64) -> f64 {
 fn disk(facts: &Examination, used: Use) -> Vec<Check> {
     let (what, kept) = (used.names().disk, used.kept());
     let mut checks = Vec::new();
-    if facts.last_aof_write_ok == Some(false) {
+    if facts.said.is("aof_last_write_status", "ok") == Some(false) {
         let found = "the last write to its append-only file failed: it takes nothing more";
         checks.push(Check::failed(what, found, "look at the server's log, and at the room on its disk"));
     }
-    if facts.last_bgsave_ok == Some(false) {
+    if facts.said.is("rdb_last_bgsave_status", "ok") == Some(false) {
         let found = "its last snapshot failed: unless told otherwise it takes nothing more";
         checks.push(Check::failed(
             what,
@@ -207,8 +207,8 @@ fn disk(facts: &Examination, used: Use) -> Vec<Check> {
         ));
     }
     let keep = "`CONFIG SET appendonly yes`, and `appendonly yes` in redis.conf";
-    let rules = facts.save.as_deref();
-    let kept_how = match (facts.aof_enabled, facts.appendfsync.as_deref(), rules) {
+    let rules = facts.said.text("save");
+    let kept_how = match (facts.said.is("aof_enabled", "1"), facts.said.text("appendfsync"), rules) {
         (None, ..) => Check::ok(what, "it does not tell what it keeps on disk"),
         (Some(true), Some("always"), _) => {
             Check::ok(what, "append-only file, synced at each write: nothing is lost")
@@ -246,7 +246,8 @@ fn disk(facts: &Examination, used: Use) -> Vec<Check> {
 
 fn clients(facts: &Examination, used: Use) -> Option<Check> {
     let what = used.names().clients;
-    let (now, most) = (facts.connected_clients?, facts.maxclients?);
+    let (now, most) =
+        (facts.said.number::<u64>("connected_clients")?, facts.said.number::<u64>("maxclients")?);
     let found = format!("{now} connections of {most}");
     Some(if share(now, most) < NEARLY_FULL {
         Check::ok(what, found)

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::keeper::Keeper;
 use self::table::{Seat, Table};
-use super::record;
+use super::decode;
 use crate::link::{Link, Target};
 
 /// Watches that wait to be subscribed. More wait for their turn: subscribing goes a batch at a time.
@@ -84,8 +84,8 @@ fn records(seat: Seat, url: RedactedUrl) -> impl Stream<Item = Result<Record, Er
     stream::unfold(Some(seat), move |seat| {
         let url = url.clone();
         async move {
-            let seat = seat?;
-            let record = record::decode(seat.slot.next().await?, &url);
+            let mut seat: Seat = seat?;
+            let record = decode(seat.next().await?, &url);
             let is_last = record.as_ref().is_ok_and(|record| record.status.is_ready());
             Some((record, (!is_last).then_some(seat)))
         }

@@ -5,81 +5,57 @@
 //! at twice more, all of a moment by one question (`PUBSUB NUMSUB`). Where somebody has subscribed by then, what stands
 //! *then* is published again. Records that nobody waits for cost no more than the questions.
 
-use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
 use rwork_backend::Error;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::link::{Link, Script};
 
 static REPUBLISH: Script = Script::new(include_str!("republish.lua"));
 
-/// When a record is looked at, counted from its storing. A client's second command is milliseconds behind the first; a
+/// Pauses before the looks: 100 ms and 1 s after the storing. A client's second command is milliseconds behind the first; a
 /// stalled client gets the second chance.
-const LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
-/// Records that are due within so long share a question.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(900)];
+/// Records stored within so long share their questions.
 const TURN: Duration = Duration::from_millis(50);
 /// Channels of one question: a tenth of a millisecond of the server's time.
 const QUESTION_MAX: usize = 1000;
-/// Channels that wait to be looked at, some 10 MB: two seconds of what one server can store. Beyond, the oldest are let go.
-const WAITING_MAX: usize = 1 << 16;
+/// Channels of one turn, more than one server can store in it; 10 MB of all turns. Beyond, records are let go.
+const NOTED_MAX: usize = 1 << 12;
 const ACT: &str = "look for late subscribers";
 
 /// Ready records that nobody has heard of yet.
 #[derive(Debug)]
 pub(crate) struct LateSubscribers {
     commands: Link,
-    waiting: Arc<Waiting>,
-    /// Asks; started by the first record.
-    asking: OnceLock<AbortOnDropHandle<()>>,
+    /// Channels on their way to the task that asks; started by the first record.
+    noted: OnceLock<(mpsc::Sender<String>, AbortOnDropHandle<()>)>,
     /// It was said that the server refuses to publish.
     warned: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Held for a few moves by whoever stores and by the task that asks.
-    queues: Mutex<Queues>,
-    noted: Notify,
-}
-
-/// For each look the channels that wait for it, the oldest first.
-type Queues = [VecDeque<Unheard>; LOOKS.len()];
-
-#[derive(Debug)]
-struct Unheard {
-    channel: String,
-    stored: Instant,
-}
-
 impl LateSubscribers {
     pub(crate) fn new(commands: Link) -> Self {
-        Self { commands, waiting: Arc::default(), asking: OnceLock::new(), warned: AtomicBool::new(false) }
+        Self { commands, noted: OnceLock::new(), warned: AtomicBool::new(false) }
     }
 
     /// Looks again, later, at ready records that were published to nobody; a record's key is its channel.
     pub(crate) fn note(&self, channels: impl IntoIterator<Item = String>) {
-        let stored = Instant::now();
-        let mut channels = channels.into_iter().peekable();
-        if channels.peek().is_none() {
-            return;
+        for channel in channels {
+            let (noted, _) = self.noted.get_or_init(|| {
+                let (noted, channels) = mpsc::channel(NOTED_MAX);
+                let asking = ask(self.commands.clone(), channels);
+                (noted, AbortOnDropHandle::new(tokio::spawn(asking)))
+            });
+            let _ = noted.try_send(channel);
         }
-        self.waiting.with(|queues| {
-            let [first, ..] = queues;
-            first.extend(channels.map(|channel| Unheard { channel, stored }));
-            shorten(queues);
-        });
-        self.waiting.noted.notify_one();
-        self.asking.get_or_init(|| {
-            let asking = ask(self.commands.clone(), Arc::clone(&self.waiting));
-            AbortOnDropHandle::new(tokio::spawn(asking))
-        });
     }
 
     /// Says once that the server refuses to publish.
@@ -92,100 +68,48 @@ impl LateSubscribers {
     }
 }
 
-fn shorten(queues: &mut Queues) {
-    let mut excess = queues.iter().map(VecDeque::len).sum::<usize>().saturating_sub(WAITING_MAX);
-    for queue in queues.iter_mut().rev() {
-        let dropped = excess.min(queue.len());
-        queue.drain(..dropped);
-        excess -= dropped;
-    }
-}
-
-impl Waiting {
-    fn next_due(&self) -> Option<Instant> {
-        let due = |(queue, look): (&VecDeque<Unheard>, Duration)| Some(queue.front()?.stored + look);
-        self.with(|queues| queues.iter().zip(LOOKS).filter_map(due).min())
-    }
-
-    /// Takes at most one question's channels that are due for a look.
-    fn take(&self, nth: usize, look: Duration, now: Instant) -> Vec<Unheard> {
-        self.with(|queues| {
-            let Some(queue) = queues.get_mut(nth) else { return Vec::new() };
-            let due = queue.iter().take(QUESTION_MAX).take_while(|unheard| unheard.stored + look <= now);
-            let count = due.count();
-            queue.drain(..count).collect()
-        })
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Queues) -> T) -> T {
-        act(&mut self.queues.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Until the handle is dropped.
-async fn ask(commands: Link, waiting: Arc<Waiting>) {
-    loop {
-        match waiting.next_due() {
-            None => waiting.noted.notified().await,
-            Some(due) => {
-                sleep_until(due + TURN).await;
-                look(&commands, &waiting, Instant::now()).await;
-            }
+async fn ask(commands: Link, mut noted: mpsc::Receiver<String>) {
+    let mut turns = JoinSet::new();
+    let mut channels = Vec::new();
+    while let Some(first) = noted.recv().await {
+        channels.push(first);
+        sleep(TURN).await;
+        while let Ok(channel) = noted.try_recv() {
+            channels.push(channel);
         }
+        turns.spawn(look_twice(commands.clone(), std::mem::take(&mut channels)));
+        while turns.try_join_next().is_some() {}
     }
 }
 
-async fn look(commands: &Link, waiting: &Waiting, now: Instant) {
-    for (nth, look) in LOOKS.into_iter().enumerate() {
-        loop {
-            let mut unheard = waiting.take(nth, look, now);
-            if unheard.is_empty() {
-                break;
-            }
-            match heard(commands, &mut unheard).await {
-                Ok(()) => waiting.with(|queues| {
-                    queues.get_mut(nth + 1).into_iter().for_each(|later| later.extend(unheard.drain(..)))
-                }),
+async fn look_twice(commands: Link, mut channels: Vec<String>) {
+    for pause in PAUSES {
+        sleep(pause).await;
+        let mut unheard = Vec::new();
+        for channels in channels.chunks(QUESTION_MAX) {
+            match look(&commands, channels).await {
+                Ok(left) => unheard.extend(left),
                 // Subscribers have lost their lines as well, and read again when they subscribe again.
                 Err(error) => {
-                    tracing::debug!(url = %commands.url(), %error, "failed to look for late subscribers")
+                    tracing::debug!(url = %commands.url(), %error, "failed to look for late subscribers");
                 }
             }
         }
+        channels = unheard;
     }
 }
 
-/// Publishes again where somebody listens by now; the others remain.
-async fn heard(commands: &Link, unheard: &mut Vec<Unheard>) -> Result<(), Error> {
+/// Publishes again where somebody listens by now; returns the others.
+async fn look(commands: &Link, channels: &[String]) -> Result<Vec<String>, Error> {
     let mut question = redis::cmd("PUBSUB");
-    question.arg("NUMSUB");
-    for Unheard { channel, .. } in &*unheard {
-        question.arg(channel);
-    }
+    question.arg("NUMSUB").arg(channels);
     let answer = commands.command(ACT, &question).await?;
-    let mut counts = answer.as_map_iter().into_iter().flatten().map(|(_, count)| *count != Value::Int(0));
-    let heard: Vec<Unheard> = unheard.extract_if(.., |_| counts.next().unwrap_or(false)).collect();
+    let counts = answer.as_map_iter().into_iter().flatten().map(|(_, count)| *count != Value::Int(0));
+    let (heard, unheard): (Vec<_>, Vec<_>) = channels.iter().zip(counts).partition(|(_, is_heard)| *is_heard);
     if !heard.is_empty() {
-        let keys: Vec<&str> = heard.iter().map(|heard| heard.channel.as_str()).collect();
+        let keys: Vec<&String> = heard.into_iter().map(|(channel, _)| channel).collect();
         commands.script("publish results again", &REPUBLISH.call(&keys)).await?;
     }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_are_let_go() {
-        let stored = Instant::now();
-        let many = |count| (0..count).map(|nth| Unheard { channel: format!("{nth}"), stored }).collect();
-        let mut queues: Queues = [many(WAITING_MAX - 1), many(3)];
-        shorten(&mut queues);
-        assert_eq!(queues.each_ref().map(VecDeque::len), [WAITING_MAX - 1, 1]);
-        let mut queues: Queues = [many(WAITING_MAX + 2), many(3)];
-        shorten(&mut queues);
-        assert_eq!(queues.each_ref().map(VecDeque::len), [WAITING_MAX, 0]);
-        assert_eq!(queues[0].front().unwrap().channel, "2");
-    }
+    Ok(unheard.into_iter().map(|(channel, _)| channel.clone()).collect())
 }

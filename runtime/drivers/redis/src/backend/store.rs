@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use redis::Value;
 use rwork_backend::{Error, Store, Stored};
-use rwork_protocol::State;
+use rwork_protocol::{State, stored};
 use tokio::time::Instant;
 
-use super::record;
 use crate::error;
 use crate::handle::Inner;
 use crate::link::Script;
@@ -119,7 +118,7 @@ impl Entry {
             }
             Value::BulkString(current) => {
                 let current = Bytes::from(current);
-                self.became = record::is_success(&current).then_some(Ok(Stored::Kept));
+                self.became = stored::is_success(&current).then_some(Ok(Stored::Kept));
                 self.seen = Some(current);
             }
             Value::Int(-2) => {

@@ -7,8 +7,8 @@ use redis::Value;
 use rwork_broker::{Committed, Part, Refusal};
 use rwork_protocol::QueueName;
 use rwork_protocol::service::Error;
+use rwork_protocol::stored::is_success;
 
-use crate::backend::is_success;
 use crate::delayed::Parking;
 use crate::handle::Inner;
 use crate::keys::Places;
@@ -19,6 +19,7 @@ use crate::results::Results;
 
 static COMMIT: Script = Script::new(concat!(
     include_str!("../scripts/session.lua"),
+    include_str!("../backend/record.lua"),
     include_str!("../scripts/bury.lua"),
     include_str!("../scripts/commit.lua")
 ));

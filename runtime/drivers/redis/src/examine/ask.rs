@@ -11,13 +11,13 @@ use super::info::{Facts, text};
 use super::{Examination, KeyInUse};
 use crate::handle::Inner;
 use crate::link::Wire;
+use crate::scan::{literal, scan};
 
 const ACT: &str = "examine the server";
 /// Enough for a median and a worst case to mean something, few enough to take a moment even around the world.
 const ROUND_TRIPS: usize = 20;
-/// A scan looks at so many keys at a time, and at no more than a hundred thousand: it is about names, not about counting.
-const SCAN_COUNT: usize = 1000;
-const SCAN_ROUNDS_MAX: usize = 100;
+/// A scan looks at no more than a hundred thousand keys: it is about names, not about counting.
+const SCAN_ROUNDS_MAX: usize = 20;
 /// kombu's other keys have names that options decide.
 const PATTERNS: [&str; 2] = ["_kombu.binding*", "rwork.*"];
 
@@ -27,7 +27,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
     if let Some(answer) = told(&wire, redis::cmd("INFO")).await? {
         facts.add_info(&answer);
     }
-    for name in ["appendfsync", "save", "maxclients", "timeout", "min-replicas-to-write"] {
+    for name in ["appendfsync", "save", "maxclients", "min-replicas-to-write"] {
         let mut config = redis::cmd("CONFIG");
         config.arg("GET").arg(name);
         if let Some(answer) = told(&wire, config).await? {
@@ -36,7 +36,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
     }
     let clock_ahead_s = clock_ahead(&wire).await?;
     let round_trips = round_trips(&wire).await?;
-    let tracking = can_track(&wire).await?;
+    let tracking = unless_refused(&wire, wire.track(ACT).await)?.is_some();
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(inner.result_keys.probe()).arg("");
     let publishes = told(&wire, publish).await?.is_some();
@@ -47,22 +47,7 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
         version: greeting.version.clone(),
         mode: greeting.mode.clone(),
         role: greeting.role.clone(),
-        uptime: facts.number("uptime_in_seconds").map(Duration::from_secs),
-        maxmemory: facts.number("maxmemory"),
-        maxmemory_policy: facts.text("maxmemory_policy"),
-        used_memory: facts.number("used_memory"),
-        evicted_keys: facts.number("evicted_keys"),
-        aof_enabled: facts.is("aof_enabled", "1"),
-        appendfsync: facts.text("appendfsync"),
-        last_aof_write_ok: facts.is("aof_last_write_status", "ok"),
-        save: facts.text("save"),
-        last_bgsave_ok: facts.is("rdb_last_bgsave_status", "ok"),
-        changes_since_save: facts.number("rdb_changes_since_last_save"),
-        connected_replicas: facts.number("connected_slaves"),
-        min_replicas_to_write: facts.number("min-replicas-to-write"),
-        connected_clients: facts.number("connected_clients"),
-        maxclients: facts.number("maxclients"),
-        client_timeout_s: facts.number("timeout"),
+        said: facts,
         round_trips,
         clock_ahead_s,
         tracking,
@@ -73,7 +58,11 @@ pub(super) async fn examine(inner: &Inner) -> Result<Examination, Error> {
 
 /// The answer; `None` when the server refuses to give one.
 async fn told(wire: &Wire, cmd: Cmd) -> Result<Option<Value>, Error> {
-    match wire.command(ACT, &cmd).await {
+    unless_refused(wire, wire.command(ACT, &cmd).await)
+}
+
+fn unless_refused<T>(wire: &Wire, answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(Error::Refused { .. } | Error::Act { .. }) if !wire.is_broken() => Ok(None),
         Err(error) => Err(error),
@@ -105,21 +94,19 @@ async fn clock_ahead(wire: &Wire) -> Result<f64, Error> {
     Ok(theirs.map_or(0.0, |theirs| theirs - middle))
 }
 
-async fn can_track(wire: &Wire) -> Result<bool, Error> {
-    match wire.track(ACT).await {
-        Ok(()) => Ok(true),
-        Err(Error::Refused { .. } | Error::Act { .. }) if !wire.is_broken() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 async fn keys_in_use(inner: &Inner, wire: &Wire) -> Result<Vec<KeyInUse>, Error> {
     let transport = &inner.options.transport;
     let prefix = &transport.global_keyprefix;
     let named = [&transport.unacked_key, &transport.unacked_index_key, &transport.unacked_mutex_key];
     let mut names: BTreeSet<String> = named.into_iter().map(|name| format!("{prefix}{name}")).collect();
     for pattern in PATTERNS {
-        scan(wire, &format!("{}{pattern}", literal(prefix)), &mut names).await?;
+        let (mut rounds, pattern) = (0, format!("{}{pattern}", literal(prefix)));
+        let looked = scan(wire, ACT, &pattern, |page| {
+            rounds += 1;
+            names.extend(page);
+            rounds < SCAN_ROUNDS_MAX
+        });
+        unless_refused(wire, looked.await)?;
     }
     let mut keys = Vec::new();
     for name in names {
@@ -143,44 +130,4 @@ async fn keys_in_use(inner: &Inner, wire: &Wire) -> Result<Vec<KeyInUse>, Error>
         keys.push(KeyInUse { name, kind, entries });
     }
     Ok(keys)
-}
-
-async fn scan(wire: &Wire, pattern: &str, names: &mut BTreeSet<String>) -> Result<(), Error> {
-    let mut cursor = "0".to_owned();
-    for _ in 0..SCAN_ROUNDS_MAX {
-        let mut cmd = redis::cmd("SCAN");
-        cmd.arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
-        let Some(answer) = told(wire, cmd).await? else { return Ok(()) };
-        let Some([next, found]) = answer.as_sequence() else { return Ok(()) };
-        names.extend(found.as_sequence().into_iter().flatten().filter_map(text));
-        cursor = text(next).unwrap_or_default();
-        if cursor == "0" {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// A prefix as a pattern that matches itself.
-fn literal(prefix: &str) -> String {
-    let mut pattern = String::with_capacity(prefix.len());
-    for letter in prefix.chars() {
-        if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^') {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_matches_only_itself() {
-        for (prefix, pattern) in [("pfx:", "pfx:"), ("a*b?[c]", "a\\*b\\?\\[c\\]"), ("\\", "\\\\")] {
-            assert_eq!(literal(prefix), pattern);
-        }
-    }
 }

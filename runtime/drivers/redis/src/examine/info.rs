@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use redis::Value;
 
-/// Names and values.
-#[derive(Debug, Default)]
-pub(super) struct Facts(HashMap<String, String>);
+/// Names and values. `None` where the server would not say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts(HashMap<String, String>);
 
 impl Facts {
     /// Adds the lines of `INFO`: `name:value`, and `#` before the name of a section.
@@ -24,17 +24,17 @@ impl Facts {
     }
 
     /// A text.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned()
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
     }
 
     /// A number.
-    pub(super) fn number<T: FromStr>(&self, name: &str) -> Option<T> {
+    pub fn number<T: FromStr>(&self, name: &str) -> Option<T> {
         self.0.get(name)?.parse().ok()
     }
 
     /// Whether it has this value.
-    pub(super) fn is(&self, name: &str, value: &str) -> Option<bool> {
+    pub fn is(&self, name: &str, value: &str) -> Option<bool> {
         self.0.get(name).map(|found| found == value)
     }
 }
@@ -55,9 +55,9 @@ mod tests {
         let word = |word: &str| Value::BulkString(word.into());
         facts.add_config(&Value::Map(vec![(word("save"), word("3600 1"))]));
         assert_eq!(facts.number::<u64>("used_memory"), Some(12));
-        assert_eq!(facts.text("maxmemory_policy").as_deref(), Some("noeviction"));
+        assert_eq!(facts.text("maxmemory_policy"), Some("noeviction"));
         assert_eq!(facts.is("aof_enabled", "1"), Some(true));
-        assert_eq!(facts.text("save").as_deref(), Some("3600 1"));
+        assert_eq!(facts.text("save"), Some("3600 1"));
         assert_eq!(facts.is("maxclients", "1"), None);
     }
 }

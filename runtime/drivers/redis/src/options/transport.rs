@@ -176,26 +176,15 @@ impl Transport {
             "unacked_index_key" => self.unacked_index_key = text(name, value)?,
             "unacked_mutex_key" => self.unacked_mutex_key = text(name, value)?,
             "unacked_mutex_expire" => self.unacked_mutex_expire = some_seconds(name, value)?,
-            "unacked_restore_limit" => {
-                self.unacked_restore_limit = optional(value).map(|value| count(name, value)).transpose()?;
-            }
+            "unacked_restore_limit" => self.unacked_restore_limit = may_be(count, name, value)?,
             "unacked_restore_interval" => self.unacked_restore_interval = some_seconds(name, value)?,
             "unacked_restore_throttle" => self.unacked_restore_throttle = count(name, value)?,
             "master_name" => self.master_name = optional(value).map(str::to_owned),
-            "socket_timeout" => {
-                self.socket_timeout = optional(value).map(|value| some_seconds(name, value)).transpose()?;
-            }
-            "socket_connect_timeout" => {
-                self.socket_connect_timeout =
-                    optional(value).map(|value| some_seconds(name, value)).transpose()?;
-            }
-            "polling_interval" => {
-                self.polling_interval = optional(value).map(|value| some_seconds(name, value)).transpose()?;
-            }
+            "socket_timeout" => self.socket_timeout = may_be(some_seconds, name, value)?,
+            "socket_connect_timeout" => self.socket_connect_timeout = may_be(some_seconds, name, value)?,
+            "polling_interval" => self.polling_interval = may_be(some_seconds, name, value)?,
             "deadletter_queue" => self.deadletter_queue = optional(value).map(str::to_owned),
-            "client_name" => {
-                self.client_name = optional(value).map(|value| client_name(name, value)).transpose()?
-            }
+            "client_name" => self.client_name = may_be(client_name, name, value)?,
             // Without it a crash would lose what was taken: there is no such mode here.
             "ack_emulation" if value.eq_ignore_ascii_case("true") => {}
             "ack_emulation" => return Err(format!("`{name}` to be `true` (not `{value}`)")),
@@ -253,6 +242,14 @@ fn unknown(name: &str) -> String {
 
 fn optional(value: &str) -> Option<&str> {
     (!value.is_empty() && !value.eq_ignore_ascii_case("none")).then_some(value)
+}
+
+fn may_be<T>(
+    read: fn(&str, &str) -> Result<T, String>,
+    name: &str,
+    value: &str,
+) -> Result<Option<T>, String> {
+    optional(value).map(|value| read(name, value)).transpose()
 }
 
 fn text(name: &str, value: &str) -> Result<String, String> {

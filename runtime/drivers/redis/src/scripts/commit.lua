@@ -143,11 +143,6 @@ if #records_at > 0 then
   if #unknown > 1 then return unknown end
 end
 
--- Overhead of a key, or of a message's entries, rounded up.
-local ENTRY_BYTES = 256
--- While memory is full, all commits together may take so much beyond the server's limit.
-local BEYOND_BYTES_MAX = 16 * 1024 * 1024
-
 -- How much memory grows by all this, about.
 local function growth()
   local bytes = 0
@@ -162,24 +157,9 @@ local function growth()
   return bytes
 end
 
-local function room()
-  -- Without the right to ask there is no room.
-  local info = redis.pcall('INFO', 'memory')
-  local function figure(name)
-    return type(info) == 'string' and tonumber(string.match(info, '\n' .. name .. ':(%d+)')) or 0
-  end
-  -- Arguments are here for a moment, and replicas' and the log's buffers are not counted by the server itself.
-  local passing = figure('mem_not_counted_for_evict')
-  for _, argument in ipairs(ARGV) do passing = passing + #argument end
-  return math.max(0, figure('maxmemory') + BEYOND_BYTES_MAX - figure('used_memory') + passing)
-end
-
--- Changes nothing, and is refused when memory is full.
-local tried = redis.pcall('SETRANGE', KEYS[9], 0, '')
-if type(tried) == 'table' and string.find(tried.err, 'OOM', 1, true) then
-  if ARGV[1] == '' or growth() > room() then
-    return redis.error_reply('OOM command not allowed: used memory > \'maxmemory\'')
-  end
+look_for_room(KEYS[9])
+if room and (ARGV[1] == '' or growth() > room) then
+  return redis.error_reply('OOM command not allowed: used memory > \'maxmemory\'')
 end
 -- Writes that change nothing and take no memory. After them the server lets a script go on when memory is full, and a user
 -- without the right to take away what is settled, or to note the answers, has been refused before anything is written.

@@ -99,7 +99,7 @@ async fn durability(server: &Redis) -> Vec<Check> {
 fn disk(facts: &Examination) -> Option<Check> {
     let what = "disk";
     let always = "`CONFIG SET appendfsync always`, and `appendfsync always` in redis.conf";
-    match (facts.aof_enabled, facts.appendfsync.as_deref()) {
+    match (facts.said.is("aof_enabled", "1"), facts.said.text("appendfsync")) {
         (Some(true), Some("always")) => None,
         (Some(true), _) => Some(Check::warning(
             what,
@@ -121,8 +121,8 @@ fn disk(facts: &Examination) -> Option<Check> {
 
 /// Loss that a fail-over causes.
 fn fail_over(facts: &Examination) -> Option<Check> {
-    let replicas = facts.connected_replicas.filter(|replicas| *replicas > 0)?;
-    (facts.min_replicas_to_write == Some(0)).then(|| {
+    let replicas = facts.said.number::<u64>("connected_slaves").filter(|replicas| *replicas > 0)?;
+    (facts.said.number::<u64>("min-replicas-to-write") == Some(0)).then(|| {
         Check::warning(
             "fail-over",
             format!("{replicas} replicas, and the master writes without them too: a fail-over loses what they had not got"),
@@ -132,7 +132,7 @@ fn fail_over(facts: &Examination) -> Option<Check> {
 }
 
 fn eviction(facts: &Examination) -> Option<Check> {
-    let policy = facts.maxmemory_policy.as_deref().filter(|policy| *policy != "noeviction")?;
+    let policy = facts.said.text("maxmemory_policy").filter(|policy| *policy != "noeviction")?;
     Some(Check::warning(
         "memory",
         format!("maxmemory-policy is `{policy}`: a full server throws messages away"),

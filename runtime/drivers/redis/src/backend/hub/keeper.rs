@@ -128,7 +128,7 @@ impl Keeper {
         let answers = self.commands.pipeline("read results", &pipe).await?;
         for (channel, answer) in channels.iter().zip(answers) {
             if let Value::BulkString(record) = answer {
-                self.table.read(channel, record.into());
+                self.table.read(channel, &record.into());
             }
         }
         Ok(())
@@ -191,7 +191,7 @@ fn hear(table: &Table, lost: &Notify, info: PushInfo) {
     match (info.kind, <[Value; 2]>::try_from(info.data)) {
         (PushKind::Message, Ok([Value::BulkString(channel), Value::BulkString(record)])) => {
             if let Ok(channel) = std::str::from_utf8(&channel) {
-                table.hear(channel, Bytes::from(record));
+                table.hear(channel, &Bytes::from(record));
             }
         }
         (PushKind::Disconnection, _) => lost.notify_one(),

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::str::Utf8Error;
 
+use crate::{Message, Properties};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use jiter::{Jiter, JiterError, NumberAny, NumberInt, Peek};
-use rwork_protocol::{Message, Properties};
 
 use super::{Envelope, HeldEntry, Malformed, lenient};
 
@@ -29,7 +29,7 @@ type Parsed<T> = Result<T, Malformed>;
 ///
 /// # Errors
 /// When it is not JSON, or has no body that can be had.
-pub(crate) fn read(source: &Bytes) -> Parsed<Envelope> {
+pub fn read(source: &Bytes) -> Parsed<Envelope> {
     lenient(source, |json| {
         // The parser does not look at strings that it steps over.
         let text = std::str::from_utf8(json).map_err(not_utf8)?;
@@ -60,7 +60,7 @@ fn read_parts(source: &[u8]) -> Parsed<Parts> {
 ///
 /// # Errors
 /// When it is no such array. The envelope itself is not looked into.
-pub(crate) fn read_held(source: &Bytes) -> Parsed<HeldEntry> {
+pub fn read_held(source: &Bytes) -> Parsed<HeldEntry> {
     lenient(source, |json| read_entry(source, json))
 }
 
@@ -88,7 +88,7 @@ fn read_entry(source: &Bytes, json: &Bytes) -> Parsed<HeldEntry> {
 
 /// What can be had of a value of `unacked` that can't be read: the element in it and its queue, if it is one of ours
 /// (`[<element>, "", "celery"]`); else all of it.
-pub(crate) fn unwrap_held(source: &Bytes) -> (Bytes, Option<String>) {
+pub fn unwrap_held(source: &Bytes) -> (Bytes, Option<String>) {
     const BACK: &[u8] = b", \"\", ";
     let unwrap = || {
         let inner = source.strip_prefix(b"[")?.strip_suffix(b"]")?;

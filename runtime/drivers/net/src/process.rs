@@ -6,13 +6,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 /// Our own: `BOOT/PID NAMESPACE/PID/START`; empty where the kernel does not say.
-pub(crate) fn own() -> String {
+pub fn own() -> String {
     let pid = std::process::id();
     kernel().and_then(|kernel| Some(format!("{kernel}/{pid}/{}", stat(pid)?.1))).unwrap_or_default()
 }
 
 /// Whether a process has certainly ended: it was of this kernel and namespace, and no living one has its number and start.
-pub(super) fn is_gone(process: &str) -> bool {
+pub(crate) fn is_gone(process: &str) -> bool {
     let gone = || {
         let rest = process.strip_prefix(&kernel()?)?.strip_prefix('/')?;
         let (pid, start) = rest.split_once('/')?;

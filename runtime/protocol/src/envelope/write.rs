@@ -1,10 +1,10 @@
 //! Making an envelope, byte for byte as kombu does.
 
+use crate::Message;
+use crate::json::{Kind, check, write_string};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use rwork_protocol::Message;
-use rwork_protocol::json::{Kind, check, write_string};
 
 use super::{Malformed, lenient};
 
@@ -15,12 +15,7 @@ use super::{Malformed, lenient};
 ///
 /// # Errors
 /// When the headers are not a JSON object.
-pub(crate) fn write(
-    message: &Message,
-    exchange: &str,
-    routing_key: &str,
-    tag: &str,
-) -> Result<Vec<u8>, Malformed> {
+pub fn write(message: &Message, exchange: &str, routing_key: &str, tag: &str) -> Result<Vec<u8>, Malformed> {
     let properties = &message.properties;
     let mut out = Vec::with_capacity(message.body.len() / 3 * 4 + message.headers.len() + 512);
     out.extend_from_slice(b"{\"body\": \"");

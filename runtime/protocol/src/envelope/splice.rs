@@ -12,7 +12,7 @@ use super::{Malformed, lenient};
 ///
 /// # Errors
 /// When it is not a JSON object.
-pub(crate) fn redelivered(envelope: &Bytes, count: u32) -> Result<Bytes, Malformed> {
+pub fn redelivered(envelope: &Bytes, count: u32) -> Result<Bytes, Malformed> {
     let count = count.to_string();
     let marks = Marks { redelivered: "true", count: &count, add: true };
     marks.apply(envelope)
@@ -22,7 +22,7 @@ pub(crate) fn redelivered(envelope: &Bytes, count: u32) -> Result<Bytes, Malform
 ///
 /// # Errors
 /// When it is not a JSON object.
-pub(crate) fn renewed(envelope: &Bytes) -> Result<Bytes, Malformed> {
+pub fn renewed(envelope: &Bytes) -> Result<Bytes, Malformed> {
     let marks = Marks { redelivered: "false", count: "1", add: false };
     marks.apply(envelope)
 }

@@ -1,9 +1,8 @@
 //! Stored bytes and what they say: written by any Celery worker, with any serializer, compressed or not.
 
+use crate::service::BoxError;
+use crate::{Record, State, decompress_stored, is_compressed};
 use bytes::Bytes;
-use rwork_backend::{BoxError, Error};
-use rwork_protocol::service::RedactedUrl;
-use rwork_protocol::{Record, State, decompress_stored, is_compressed};
 
 /// A record that needs more room than this was not written by a result of any use; it could take all our memory.
 const PLAIN_BYTES_MAX: usize = 256 << 20;
@@ -13,22 +12,17 @@ const BEGIN: &[u8] = b"{\"status\": \"";
 const BETWEEN_MAX: usize = 8;
 
 /// Reads a record.
-pub(super) fn decode(stored: Bytes, url: &RedactedUrl) -> Result<Record, Error> {
-    read(stored).map_err(|source| Error::Act {
-        act: format!("decode a result at {url}"),
-        retryable: false,
-        source,
-    })
-}
-
-fn read(stored: Bytes) -> Result<Record, BoxError> {
+///
+/// # Errors
+/// When it can't be decompressed, or is not JSON.
+pub fn read(stored: Bytes) -> Result<Record, BoxError> {
     let plain = if is_compressed(&stored) { decompress_stored(&stored, PLAIN_BYTES_MAX)? } else { stored };
     Ok(Record::decode(&plain)?)
 }
 
 /// Whether what stands there is a success, which is final. What can't be decoded (another `result_serializer`) is looked
 /// through for its status.
-pub(crate) fn is_success(stored: &Bytes) -> bool {
+pub fn is_success(stored: &Bytes) -> bool {
     let plain = if is_compressed(stored) {
         match decompress_stored(stored, PLAIN_BYTES_MAX) {
             Ok(plain) => plain,
@@ -54,7 +48,7 @@ fn says_success(plain: &[u8]) -> bool {
 }
 
 /// Whether these bytes are certainly a ready state's: such are never hidden by what comes later.
-pub(super) fn is_surely_ready(stored: &[u8]) -> bool {
+pub fn is_surely_ready(stored: &[u8]) -> bool {
     stored.strip_prefix(BEGIN).is_some_and(|rest| {
         [b"SUCCESS\"".as_slice(), b"FAILURE\"", b"REVOKED\""].iter().any(|state| rest.starts_with(state))
     })

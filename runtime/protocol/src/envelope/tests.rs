@@ -1,8 +1,8 @@
 //! Envelopes as kombu writes them, as others do, and as nobody should.
 
+use crate::{Message, Properties};
 use bytes::Bytes;
 use proptest::prelude::*;
-use rwork_protocol::{Message, Properties};
 
 use super::*;
 
@@ -308,9 +308,9 @@ fn properties() -> impl Strategy<Value = Properties> {
 fn message() -> impl Strategy<Value = Message> {
     let header = (".{0,10}", ".{0,20}").prop_map(|(key, value)| {
         let mut entry = Vec::new();
-        rwork_protocol::json::write_string(&mut entry, &key);
+        crate::json::write_string(&mut entry, &key);
         entry.extend_from_slice(b": ");
-        rwork_protocol::json::write_string(&mut entry, &value);
+        crate::json::write_string(&mut entry, &value);
         String::from_utf8(entry).unwrap()
     });
     let headers =
@@ -363,7 +363,7 @@ proptest! {
     #[test]
     fn nothing_makes_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in json_text()) {
         for source in [Bytes::from(bytes), Bytes::from(text.clone()), Bytes::from(format!("{{{text}}}"))] {
-            fuzz(&source);
+            crate::fuzzing::kombu_envelope(&source);
         }
     }
 }

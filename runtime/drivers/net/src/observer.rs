@@ -8,24 +8,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::process;
+use crate::process;
 
 /// Renewals of ours that must have been answered while another's counter stood still.
 const ANSWERED_MIN: u32 = 4;
 
 /// Another consumer, as the server tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Neighbour {
-    pub(crate) consumer: String,
+pub struct Neighbour {
+    /// Its name.
+    pub consumer: String,
     /// As the server writes it. Negative: it was reaped.
-    pub(crate) counter: String,
-    /// Process that it is part of; empty where that is not known.
-    pub(crate) process: String,
+    pub counter: String,
+    /// Process that it is part of, as [`own_process`](crate::own_process) says; empty where that is not known.
+    pub process: String,
 }
 
 /// What one consumer sees of the others.
 #[derive(Debug)]
-pub(crate) struct Observer {
+pub struct Observer {
     lease: Duration,
     /// How long after an outage of our line nobody is counted: others' lines were lost as well, and take as long.
     patience: Duration,
@@ -45,24 +46,21 @@ struct Sighting {
 }
 
 impl Observer {
-    pub(crate) fn new(lease: Duration, dial_deadline: Duration) -> Self {
+    /// `dial_deadline`: how long a new connection may take.
+    pub fn new(lease: Duration, dial_deadline: Duration) -> Self {
         // While something is held a pause between two attempts is at most a fifth of a lease.
         let patience = lease + lease / 5 + dial_deadline;
         Self { lease, patience, seen: HashMap::new(), answered: None, has_failed: false, not_before: None }
     }
 
     /// A renewal of ours failed.
-    pub(crate) fn failed(&mut self) {
+    pub fn failed(&mut self) {
         self.has_failed = true;
         self.seen.clear();
     }
 
     /// A renewal of ours was answered, and told of others that look old. Returns the dead.
-    pub(crate) fn answered(
-        &mut self,
-        now: Instant,
-        others: impl Iterator<Item = Neighbour>,
-    ) -> Vec<Neighbour> {
+    pub fn answered(&mut self, now: Instant, others: impl Iterator<Item = Neighbour>) -> Vec<Neighbour> {
         // We or the server have slept: what was seen before says nothing. Longer than a lease it is an outage, too: the
         // answers that nobody waited for.
         let gap = self.answered.replace(now).map_or(Duration::ZERO, |before| now.duration_since(before));
