@@ -38,6 +38,8 @@ pub struct History {
     pub receipts: Vec<Receipt>,
     /// Which worker decided to start which task, as its own log says.
     pub decisions: Vec<Decision>,
+    /// Connections that workers lost, and with them what they held, where a server takes that back.
+    pub losses: Vec<Loss>,
     /// The records of ready states.
     pub records: BTreeMap<u64, Record>,
     /// Dead letters, with their reasons.
@@ -144,6 +146,15 @@ pub struct Decision {
     /// The worker's node name.
     pub node: String,
     /// When.
+    pub at: Timestamp,
+}
+
+/// A connection that a worker lost, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The worker's node name.
+    pub node: String,
+    /// When it knew.
     pub at: Timestamp,
 }
 

@@ -109,15 +109,18 @@ async fn run(queues: QueueType, scale: &Scale, journal: &Journal) -> anyhow::Res
     let mut cuts = 0;
     let mut pace = interval(CUT_EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let producer = loop {
+    let mut produced = None;
+    // On a busy machine cuts take longer than they should: what is to befall the server befalls it all the same.
+    while produced.is_none() || cuts <= scale.of_the_server()[2] {
         tokio::select! {
-            producer = &mut producing => break producer??,
+            producer = &mut producing, if produced.is_none() => produced = Some(producer??),
             _ = pace.tick() => {
                 cuts += 1;
                 place.cut(cuts, scale, &mut crew).await?;
             }
         }
-    };
+    }
+    let Some(producer) = produced else { anyhow::bail!("nothing was produced") };
     crew.all_up().await?;
     place.server.until(&place.vhost, |queues| queues.iter().all(Queue::is_empty)).await?;
     crew.end().await?;
@@ -139,7 +142,6 @@ async fn run(queues: QueueType, scale: &Scale, journal: &Journal) -> anyhow::Res
     }
     verdict.clean()?;
     anyhow::ensure!(verdict.accepted as u64 == scale.tasks, "expected {} accepted tasks", scale.tasks);
-    anyhow::ensure!(cuts > scale.of_the_server()[2], "the run was over before the last outage");
     anyhow::ensure!(verdict.redelivered > 0, "no kill met a worker that held a message: nothing was shown");
     // The short form runs beside other tests on a busy machine: it judges no times.
     if is_full_run() {
@@ -176,7 +178,7 @@ impl Broker {
             self.server.feed(Room::Memory).await
         } else {
             // First: once its connection is closed a worker holds nothing that a kill could cost. Nor does one that waits.
-            if number.is_multiple_of(2) {
+            if !number.is_multiple_of(2) {
                 let is_held =
                     |queues: &[Queue]| queues.iter().any(|queue| queue.ready > 0 && queue.unsettled > 0);
                 let _ = timeout(HANDS_FULL_WITHIN, self.server.until(&self.vhost, is_held)).await;

@@ -8,7 +8,7 @@ use rwork_backend::ResultBackend;
 use rwork_broker::{Broker, DeadLetterQuery};
 use rwork_protocol::{DecodeLimits, TaskId, Timestamp, decode};
 
-use super::{Decision, History, Kill, Line, Producer, Receipt, Word};
+use super::{Decision, History, Kill, Line, Loss, Producer, Receipt, Word};
 use crate::journal::{Entry, Journal};
 
 /// Records read in one round trip.
@@ -35,6 +35,7 @@ impl History {
         let entries = journal.so_far();
         history.receipts = entries.iter().filter_map(|entry| receipt(entry, &numbers)).collect();
         history.decisions = entries.iter().filter_map(|entry| decision(entry, &numbers)).collect();
+        history.losses = entries.iter().filter_map(loss).collect();
         history.add_records(backend).await?;
         history.add_leftovers(broker, &numbers).await?;
         Ok(history)
@@ -106,6 +107,11 @@ fn receipt(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Receipt> {
 fn decision(entry: &Entry, numbers: &HashMap<TaskId, u64>) -> Option<Decision> {
     let number = number_if(entry, "task started", numbers)?;
     Some(Decision { number, node: entry.node.to_string(), at: entry.at()? })
+}
+
+fn loss(entry: &Entry) -> Option<Loss> {
+    let is_one = entry.says("lost the broker: what was held will be redelivered");
+    is_one.then(|| Some(Loss { node: entry.node.to_string(), at: entry.at()? })).flatten()
 }
 
 /// The task's number, where the entry says this.

@@ -22,7 +22,9 @@ const CONNECTION_ERRORS: [&str; 7] = [
 
 /// Explains the second of two starts: a kill cut the first one short, or an excuse holds. Else says why not.
 pub(super) fn explain(history: &History, first: &Line, second: &Line) -> Result<(), String> {
-    if history.excuses_outages(&first.node) && history.was_away(first.at, second.at) {
+    if history.excuses_outages(&first.node) && history.was_away(first.at, second.at)
+        || history.lost_its_line(&first.node, first.at, second.at)
+    {
         return Ok(());
     }
     if history.stood_still(&first.node, first.at, second.at)
@@ -53,6 +55,13 @@ impl History {
         self.beside.iter().flat_map(|beside| &beside.outages).any(|outage| outage.meets(from, to))
     }
 
+    /// True if a worker lost its connection between these two. It knows that a little later than the server, which gives
+    /// what was held to others at once.
+    fn lost_its_line(&self, node: &str, from: Timestamp, to: Timestamp) -> bool {
+        let within = from.as_millis()..=to.as_millis() + ACK_MS;
+        self.losses.iter().any(|loss| loss.node == node && within.contains(&loss.at.as_millis()))
+    }
+
     /// True if a kill came between the stored result of the first start and its ack, hence the second one. Never
     /// where a result and its ack are one step.
     pub(super) fn was_unacked(&self, stored: Timestamp, first: &Line, second: &Line) -> bool {
@@ -63,6 +72,8 @@ impl History {
         let within = stored.as_millis()..=until.as_millis();
         self.kill(&first.node).is_some_and(|kill| within.contains(&kill.at.as_millis()))
             || (self.excuses_outages(&first.node) && self.was_away(stored, until))
+            // A server that is starved of memory reads no acks until it is fed.
+            || self.lost_its_line(&first.node, stored, second.at)
             // It stored a SUCCESS, which is final, when another one had the message already.
             || self.stood_still(&first.node, first.at, second.at)
             || self.was_about_to_start(first, second)

@@ -4,7 +4,7 @@
 use rwork_protocol::{Record, TaskId, Timestamp};
 
 use super::*;
-use crate::history::{Beside, Decision, Kill, Outage, Stop, Word};
+use crate::history::{Beside, Decision, Kill, Loss, Outage, Stop, Word};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -147,6 +147,20 @@ fn a_killed_server_excuses_no_worker_that_outlives_its_connections() {
     };
     assert!(found("a").contains("`a`, which ran it first, was not killed"));
     assert_eq!(found("b"), "", "one of Celery's does not");
+}
+
+#[test]
+fn a_connection_that_its_own_worker_lost_excuses_what_it_held() {
+    let lost = |node: &str, millis| {
+        faults(killed(), |h| {
+            h.kills.clear();
+            h.losses = vec![Loss { node: node.to_owned(), at: at(millis) }];
+        })
+    };
+    assert_eq!(lost("a", 4_000), "");
+    for other in [lost("b", 4_000), lost("a", 99), lost("a", 20_000)] {
+        assert!(other.contains("was not killed"), "{other}");
+    }
 }
 
 #[test]
