@@ -43,6 +43,9 @@ pub enum Disposition {
     Requeue,
     /// Never started: back to the head of its queue, as it was before it was taken. Nothing is marked or counted.
     Release,
+    /// Begun, and cut short through no fault of its own (a shutdown): back to the head of its queue, marked redelivered. The
+    /// start does not count.
+    Interrupt,
     /// Not due yet: the broker holds it back until then, as if it had not been delivered; a time that has passed:
     /// deliverable at once. One step, so that no crash doubles it. Needs [`crate::Capabilities::delayed`].
     Delay(Timestamp),

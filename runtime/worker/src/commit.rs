@@ -163,7 +163,7 @@ impl TaskCommit {
     fn send_back(&mut self) {
         let Fenced::Settles(held, how) = &self.fenced else { return };
         let not_before = match how {
-            Disposition::Release | Disposition::Requeue => None,
+            Disposition::Release | Disposition::Interrupt | Disposition::Requeue => None,
             Disposition::Delay(until) => Some(*until),
             Disposition::Ack | Disposition::DeadLetter(_) => return,
         };

@@ -98,7 +98,7 @@ pub(crate) fn disposition(ending: &Ending, policy: AckPolicy) -> Option<Disposit
         Ending::Repeated => Disposition::Ack,
         Ending::Refused(reason) => Disposition::DeadLetter(reason.clone()),
         // The guest is not to blame for a shutdown, so it does not count towards the redelivery cap.
-        Ending::ShutDown => Disposition::Release,
+        Ending::ShutDown => Disposition::Interrupt,
         Ending::Released => Disposition::Release,
         // Counted, so that a message that always meets a fault ends as a dead letter.
         Ending::HostFault => Disposition::Requeue,
@@ -140,7 +140,7 @@ mod tests {
             Some(Disposition::Requeue)
         );
         assert_eq!(decide(&Ending::HostFault, policy), Some(Disposition::Requeue));
-        assert_eq!(decide(&Ending::ShutDown, policy), Some(Disposition::Release));
+        assert_eq!(decide(&Ending::ShutDown, policy), Some(Disposition::Interrupt));
         assert_eq!(decide(&Ending::Released, policy), Some(Disposition::Release));
         let until = Timestamp::from_micros(7);
         assert_eq!(decide(&Ending::Parked { until }, policy), Some(Disposition::Delay(until)));

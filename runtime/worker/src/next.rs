@@ -191,9 +191,9 @@ fn unless_returned<E: Executor>(
     ending: Ending,
     exception: &Exception,
 ) -> Verdict {
-    use rwork_broker::Disposition::{Release, Requeue};
+    use rwork_broker::Disposition::{Interrupt, Requeue};
     let told = disposition(&ending, ack_policy(&request.task));
-    if can_return && matches!(told, Some(Requeue | Release)) {
+    if can_return && matches!(told, Some(Requeue | Interrupt)) {
         return Verdict::none(ending);
     }
     fail(request, exception, None, |_| ending)

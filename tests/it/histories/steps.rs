@@ -179,7 +179,8 @@ fn disposition(history: &mut History) -> Disposition {
     match history.rng.u32(0..12) {
         0..5 => Disposition::Ack,
         5..7 => Disposition::Requeue,
-        7..9 => Disposition::Release,
+        7 => Disposition::Release,
+        8 => Disposition::Interrupt,
         9 => Disposition::Delay(now().plus(HOUR)),
         10 => Disposition::Delay(rwork_protocol::Timestamp::from_millis(1_000)),
         _ => Disposition::DeadLetter(reason()),

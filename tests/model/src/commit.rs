@@ -100,6 +100,7 @@ impl Store {
             Disposition::Ack => How::Acked,
             Disposition::Requeue => How::Requeued,
             Disposition::Release => How::Released,
+            Disposition::Interrupt => How::Interrupted,
             Disposition::Delay(_) => How::Delayed,
             Disposition::DeadLetter(reason) => How::Dead(reason.clone()),
         };
@@ -109,13 +110,14 @@ impl Store {
         let is_same = message.as_ref().is_some_and(|message| {
             message.headers == entry.message.headers && message.body == entry.message.body
         });
-        if *disposition == Disposition::Requeue {
-            entry.starts = held.count;
-            entry.redelivered = true;
-        }
-        if matches!(disposition, Disposition::Release | Disposition::Delay(_)) {
+        entry.redelivered |= matches!(disposition, Disposition::Requeue | Disposition::Interrupt);
+        match disposition {
+            Disposition::Requeue => entry.starts = held.count,
             // As it was before it was taken, whether or not its start was written down.
-            entry.starts = held.count.saturating_sub(1);
+            Disposition::Release | Disposition::Interrupt | Disposition::Delay(_) => {
+                entry.starts = held.count.saturating_sub(1);
+            }
+            Disposition::Ack | Disposition::DeadLetter(_) => {}
         }
         if is_kept && !is_same {
             self.tell(Event::Broken(format!("message {serial} is kept, and is another")));
@@ -123,7 +125,7 @@ impl Store {
         match disposition {
             Disposition::Ack => self.messages.forget(serial),
             Disposition::Requeue => self.messages.put_at_end(serial),
-            Disposition::Release => self.messages.put_at_head(serial),
+            Disposition::Release | Disposition::Interrupt => self.messages.put_at_head(serial),
             Disposition::Delay(until) => self.messages.delay(serial, *until, now),
             Disposition::DeadLetter(reason) => self.messages.bury(serial, reason.clone()),
         }

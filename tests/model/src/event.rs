@@ -76,6 +76,8 @@ pub enum How {
     Requeued,
     /// Back to the head of its queue, unmarked.
     Released,
+    /// Begun, and given back by a shutdown.
+    Interrupted,
     /// Held back until it is due.
     Delayed,
     /// Kept as a dead letter.

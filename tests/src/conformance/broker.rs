@@ -90,6 +90,7 @@ pub async fn suite(ground: &dyn Ground) -> Result<()> {
         records::records_are_stored_with_the_commit,
         records::a_lost_delivery_records_only_a_success,
         counting::starts_are_counted_and_deliveries_are_not,
+        counting::what_was_interrupted_is_marked_and_not_counted,
         counting::a_repeated_start_is_counted_once,
         delayed::delayed_messages_wait_for_their_time,
         delayed::many_delayed_messages_come_by_their_time,

@@ -8,17 +8,18 @@
 )]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::Connection;
 use rwork_broker::{
-    Batch, Broker, Commit, Committed, Consume, Consumer, Disposition, Ending, Error, Publish, Resumed, Room,
-    Route,
+    Batch, Broker, Commit, Committed, Consume, Consumer, Delivery, Disposition, Ending, Error, Publish,
+    Resumed, Room, Route,
 };
 use rwork_embedded::{Embedded, Options};
 use rwork_protocol::{Message, QueueName};
+use tempfile::TempDir;
 
 const ROOM: Room = Room { messages: 10, bytes: usize::MAX };
 /// Only ends a test that would hang.
@@ -38,13 +39,32 @@ async fn consume(broker: &Embedded) -> Box<dyn Consumer> {
     broker.consume(Consume { queues, name: "w".to_owned(), unsettled_max: 10 }).await.unwrap()
 }
 
-async fn check(what: fn(&Path)) {
+/// A consumer on a file of its own that holds one message.
+struct Holding {
+    folder: TempDir,
+    path: PathBuf,
+    broker: Embedded,
+    consumer: Box<dyn Consumer>,
+    held: Delivery,
+}
+
+async fn hold() -> Holding {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rwork.db");
     let broker = open(&path);
     let consumer = consume(&broker).await;
     broker.publish_all(vec![message("before")]).await.unwrap();
     let held = consumer.receive(ROOM).await.unwrap().remove(0);
+    Holding { folder, path, broker, consumer, held }
+}
+
+fn ack(held: Delivery) -> Commit {
+    let ending = Ending::Settle(held.settle(Disposition::Ack));
+    Commit { records: Vec::new(), publish: Vec::new(), ending }
+}
+
+async fn check(what: fn(&Path)) {
+    let Holding { folder: _folder, path, broker, consumer, held } = hold().await;
     assert!(consumer.renew().await.unwrap());
     // The waiting call is told, without anybody ringing.
     let waiting = tokio::time::timeout(HANG, consumer.receive(ROOM));
@@ -56,12 +76,7 @@ async fn check(what: fn(&Path)) {
     assert!(matches!(told, Error::Unreachable { .. }), "{told}");
     assert!(told.hint().is_some());
     assert!(!consumer.renew().await.unwrap());
-    let ack = Commit {
-        records: Vec::new(),
-        publish: Vec::new(),
-        ending: Ending::Settle(held.settle(Disposition::Ack)),
-    };
-    let mut batch = Batch { number: 1, commits: vec![ack] };
+    let mut batch = Batch { number: 1, commits: vec![ack(held)] };
     assert!(matches!(consumer.commit(&batch).await, Err(Error::Unreachable { .. })));
     assert_eq!(consumer.resume().await.unwrap(), Resumed::Forgotten);
     consumer.close(&[]).await.unwrap();
@@ -107,16 +122,11 @@ async fn a_replaced_file_is_noticed() {
 
 /// SQLite's files beside the database: what others send is seen all the same, and what was held is still held.
 async fn check_log(suffix: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rwork.db");
-    let broker = open(&path);
-    let consumer = consume(&broker).await;
-    broker.publish_all(vec![message("before")]).await.unwrap();
-    let held = consumer.receive(ROOM).await.unwrap().remove(0);
+    let Holding { folder: _folder, path, broker, consumer, held } = hold().await;
     let stranger = Connection::open(&path).unwrap();
     stranger.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     drop(stranger);
-    fs::remove_file(folder.path().join(format!("rwork.db{suffix}"))).unwrap();
+    fs::remove_file(path.with_file_name(format!("rwork.db{suffix}"))).unwrap();
     let other = open(&path);
     let after = async {
         loop {
@@ -130,12 +140,7 @@ async fn check_log(suffix: &str) {
     let (came, sent) = tokio::join!(after, other.publish_all(vec![message("after")]));
     sent.unwrap();
     assert_eq!(came[0].message.body, "after");
-    let settle = |held: rwork_broker::Delivery| Commit {
-        records: Vec::new(),
-        publish: Vec::new(),
-        ending: Ending::Settle(held.settle(Disposition::Ack)),
-    };
-    let batch = Batch { number: 1, commits: vec![settle(held), settle(came[0].clone())] };
+    let batch = Batch { number: 1, commits: vec![ack(held), ack(came[0].clone())] };
     assert_eq!(consumer.commit(&batch).await.unwrap(), [Committed::Done, Committed::Done]);
     for handle in [&broker, &other] {
         assert_eq!(handle.check_integrity().await.unwrap(), [""; 0]);
@@ -156,18 +161,11 @@ async fn a_deleted_index_of_the_log_is_noticed() {
 /// A database that can't be written is no commit's own fault: the batch waits, and is done when that is mended.
 #[tokio::test]
 async fn a_commit_waits_for_a_file_that_can_be_written_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rwork.db");
-    let broker = open(&path);
-    let consumer = consume(&broker).await;
-    broker.publish_all(vec![message("before")]).await.unwrap();
-    let held = consumer.receive(ROOM).await.unwrap().remove(0);
+    let Holding { folder: _folder, path, broker: _broker, consumer, held } = hold().await;
     // Whoever writes, root included, is refused by the database itself.
     let stranger = Connection::open(&path).unwrap();
     stranger.execute_batch("ALTER TABLE session RENAME TO session_away").unwrap();
-    let ending = Ending::Settle(held.settle(Disposition::Ack));
-    let batch =
-        Batch { number: 1, commits: vec![Commit { records: Vec::new(), publish: Vec::new(), ending }] };
+    let batch = Batch { number: 1, commits: vec![ack(held)] };
     let error = consumer.commit(&batch).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     stranger.execute_batch("ALTER TABLE session_away RENAME TO session").unwrap();

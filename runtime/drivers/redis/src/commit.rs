@@ -201,6 +201,7 @@ fn end(shared: &Shared, held: &Held, disposition: &Disposition, now: Timestamp) 
             End::Back { list: list(), envelope: marked(held, held.delivery_count.saturating_add(1)) }
         }
         Disposition::Release => End::Head { list: list(), envelope: held.envelope.clone() },
+        Disposition::Interrupt => End::Head { list: list(), envelope: marked(held, held.delivery_count) },
         Disposition::Delay(until) => {
             let parking = Parking::until(keys, *until, now, queue, held.step, &held.envelope);
             parking.map_or_else(|| End::Back { list: list(), envelope: held.envelope.clone() }, End::Park)

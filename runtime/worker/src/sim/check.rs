@@ -126,7 +126,7 @@ fn check_starts(state: &world::State, account: &Account, complain: &mut dyn FnMu
     let starts = account.deliveries.iter().filter(started).count();
     let explains = |handed: &&Handed| match (&handed.end, state.column.ownership) {
         // By the task's own outcome, or by a worker that was told to stop.
-        (Some(How::Requeued | How::Released | How::Closed(true)), _) => true,
+        (Some(How::Requeued | How::Interrupted | How::Closed(true)), _) => true,
         (Some(How::Reaped), Ownership::Lease(_) | Ownership::Process) => true,
         (Some(How::Cut), Ownership::Connection) => true,
         _ => false,
@@ -149,8 +149,9 @@ fn is_deadly(state: &world::State) -> bool {
 /// Starts are counted: a message is stopped after the cap and one more, and what never began counts for nothing.
 fn check_counts(state: &world::State, account: &Account, complain: &mut dyn FnMut(String)) {
     let max = state.ledger.deliveries_max as usize;
-    let given_back =
-        |handed: &Handed| matches!(handed.end, Some(How::Released | How::Closed(false) | How::Delayed));
+    let given_back = |handed: &Handed| {
+        matches!(handed.end, Some(How::Released | How::Interrupted | How::Closed(false) | How::Delayed))
+    };
     let counts =
         |handed: &&Handed| (handed.is_written || handed.end == Some(How::Requeued)) && !given_back(handed);
     let counted = account.deliveries.iter().filter(counts).count();

@@ -206,6 +206,7 @@ impl Calm {
             How::Acked => Some("acked"),
             How::Requeued => Some("requeued"),
             How::Released => Some("released"),
+            How::Interrupted => Some("interrupted"),
             How::Dead(_) => Some("dead"),
             _ => Some("lost"),
         }

@@ -202,8 +202,8 @@ impl Ledger {
         let run = handed.run;
         let fine = match how {
             How::Delayed => run == Run::No,
-            // Never started, or killed by shutdown.
-            How::Released => !matches!(run, Run::Started | Run::Ended(Ended::Final | Ended::Returned)),
+            How::Released => run == Run::No,
+            How::Interrupted => run == Run::Ended(Ended::Killed),
             How::Requeued => run == Run::Ended(Ended::Returned),
             // What has begun is said to have.
             How::Closed(may_have_begun) => may_have_begun || run == Run::No,

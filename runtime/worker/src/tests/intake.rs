@@ -19,6 +19,7 @@ fn ended(bench: &Bench, arrived: Arrived) -> (String, Option<State>, usize) {
         Disposition::Ack => "ack".to_owned(),
         Disposition::Requeue => "requeue".to_owned(),
         Disposition::Release => "release".to_owned(),
+        Disposition::Interrupt => "interrupt".to_owned(),
         Disposition::Delay(_) => "delay".to_owned(),
         Disposition::DeadLetter(reason) => {
             assert_eq!(reason.worker, "worker1@model");

@@ -36,6 +36,7 @@ fn told(commit: &TaskCommit) -> String {
         Disposition::Ack => "ack".to_owned(),
         Disposition::Requeue => "requeue".to_owned(),
         Disposition::Release => "release".to_owned(),
+        Disposition::Interrupt => "interrupt".to_owned(),
         Disposition::Delay(_) => "delay".to_owned(),
         Disposition::DeadLetter(reason) => format!("dead: {}", reason.kind),
     }
@@ -60,7 +61,7 @@ async fn every_outcome_ends_in_its_own_way() {
     let other = Payload { content_type: "application/x-msgpack".into(), data: Bytes::new() };
     let rows: Vec<(Outcome, &str, Option<State>, usize)> = vec![
         (Outcome::HostFault("pool".into()), "requeue", None, 0),
-        (Outcome::Killed(KillReason::Shutdown), "release", None, 0),
+        (Outcome::Killed(KillReason::Shutdown), "interrupt", None, 0),
         (reject(true), "requeue", None, 0),
         (reject(false), "dead: rejected", Some(State::Failure), 0),
         (Outcome::Killed(KillReason::Revoked), "ack", Some(State::Revoked), 0),

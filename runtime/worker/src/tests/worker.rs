@@ -146,7 +146,7 @@ async fn the_second_signal_asks_then_kills() {
     world.shutdown.intake.cancel();
     world.shutdown.work.cancel();
     world.until(|world| world.ended(deaf).is_some()).await;
-    assert_eq!((world.ended(polite), world.ended(deaf)), (Some("acked"), Some("released")));
+    assert_eq!((world.ended(polite), world.ended(deaf)), (Some("acked"), Some("interrupted")));
     assert_eq!(world.record("polite").unwrap().status, State::Success);
     assert_eq!(world.record("deaf"), None);
     let summary = world.stopped().await;

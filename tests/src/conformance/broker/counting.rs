@@ -38,6 +38,27 @@ pub(super) async fn starts_are_counted_and_deliveries_are_not(site: &Site<'_>) -
     is(&last, true, 3)
 }
 
+pub(super) async fn what_was_interrupted_is_marked_and_not_counted(site: &Site<'_>) -> Result<()> {
+    let broker = site.connect("interrupted").await?;
+    if !broker.capabilities().counts_deliveries {
+        return Ok(());
+    }
+    let queue = queue("celery")?;
+    broker.publish_all(numbered(&queue, 0..1)).await?;
+    let consumer = Consuming::start(&broker, &[&queue]).await?;
+    let delivery = consumer.receive_one().await?;
+    is(&delivery, false, 1)?;
+    consumer.end(vec![delivery], &Disposition::Interrupt).await?;
+    let delivery = consumer.receive_one().await?;
+    is(&delivery, true, 1)?;
+    // A start that was written down does not count either.
+    consumer.done(vec![commit(Ending::Starting(delivery.receipt), Vec::new())]).await?;
+    consumer.end(vec![delivery], &Disposition::Interrupt).await?;
+    let delivery = consumer.receive_one().await?;
+    is(&delivery, true, 1)?;
+    consumer.end(vec![delivery], &Disposition::Ack).await
+}
+
 pub(super) async fn a_repeated_start_is_counted_once(site: &Site<'_>) -> Result<()> {
     let broker = site.connect("counted-once").await?;
     let queue = queue("celery")?;

@@ -144,7 +144,7 @@ impl Under<'_> {
     fn keeps_a_copy(&self) -> bool {
         self.ending.as_ref().is_some_and(|ended| match ended.settlement.disposition {
             Disposition::Ack => false,
-            Disposition::Requeue | Disposition::Release => ended.end == End::Ack,
+            Disposition::Requeue | Disposition::Release | Disposition::Interrupt => ended.end == End::Ack,
             Disposition::Delay(_) | Disposition::DeadLetter(_) => true,
         })
     }
@@ -177,7 +177,9 @@ impl Ended<'_> {
         let name = short(queue.as_str())?;
         Ok(match &self.settlement.disposition {
             Disposition::Requeue => again(name, &held.properties, &held.body, held.delivery_count),
-            Disposition::Ack | Disposition::Release => again(name, &held.properties, &held.body, before),
+            Disposition::Ack | Disposition::Release | Disposition::Interrupt => {
+                again(name, &held.properties, &held.body, before)
+            }
             Disposition::Delay(time) => {
                 let direct = again(name, &held.properties, &held.body, before);
                 delayed::parcel(inner, &inner.publishing, direct, *time).await?
@@ -225,7 +227,9 @@ impl Shared {
     /// A classic queue will say of what is released that it was delivered.
     fn remember(&self, ended: &Ended<'_>) {
         let Some(lane) = self.lane(ended.held.lane) else { return };
-        if ended.settlement.disposition == Disposition::Release && lane.locked().kind == Kind::Classic {
+        let is_given_back =
+            matches!(ended.settlement.disposition, Disposition::Release | Disposition::Interrupt);
+        if is_given_back && lane.locked().kind == Kind::Classic {
             let held = &ended.held;
             self.inner.broker.release(fingerprint(&held.properties, &held.body));
         }
@@ -237,8 +241,8 @@ impl Shared {
 fn end(disposition: &Disposition, place: Place, kind: Kind) -> End {
     match (disposition, place) {
         (Disposition::DeadLetter(_), Place::Lane(_)) => End::Reject,
-        (Disposition::Release, Place::Lane(_)) if kind == Kind::Quorum => End::Keep,
-        (Disposition::Release, Place::Lane(_)) => End::Requeue,
+        (Disposition::Release | Disposition::Interrupt, Place::Lane(_)) if kind == Kind::Quorum => End::Keep,
+        (Disposition::Release | Disposition::Interrupt, Place::Lane(_)) => End::Requeue,
         (Disposition::Requeue, Place::Lane(_)) if kind == Kind::Quorum => End::Requeue,
         _ => End::Ack,
     }

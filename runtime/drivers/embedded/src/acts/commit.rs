@@ -143,6 +143,11 @@ fn settle(turn: &mut Turn<'_>, held: Held, owner: i64, how: &Disposition) -> rus
             turn.prepare("UPDATE msg SET owner = NULL, tries = ?3 WHERE seq = ?1 AND owner = ?2")?
                 .execute(params![held.sequence, owner, before])?
         }
+        Disposition::Interrupt => turn
+            .prepare(
+                "UPDATE msg SET owner = NULL, redelivered = 1, tries = ?3 WHERE seq = ?1 AND owner = ?2",
+            )?
+            .execute(params![held.sequence, owner, before])?,
         Disposition::Requeue => turn
             .prepare(
                 "UPDATE msg SET owner = NULL, redelivered = 1, tries = ?3, seq = (SELECT max(seq) + 1 FROM msg)
