@@ -27,8 +27,10 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis
 const TURN: Duration = Duration::from_millis(50);
 /// Channels of one question: a tenth of a millisecond of the server's time.
 const QUESTION_MAX: usize = 1000;
-/// Channels of one turn, more than one server can store in it; 10 MB of all turns. Beyond, records are let go.
+/// Channels of one turn, more than one server can store in it. Beyond, records are let go.
 const NOTED_MAX: usize = 1 << 12;
+/// Turns that are looked at, at once: 26 MB of channels at most. A server that answers takes 21.
+const TURNS_MAX: usize = 64;
 const ACT: &str = "look for late subscribers";
 
 /// Ready records that nobody has heard of yet.
@@ -80,6 +82,9 @@ async fn ask(commands: Link, mut noted: mpsc::Receiver<String>) {
         }
         turns.spawn(look_twice(commands.clone(), std::mem::take(&mut channels)));
         while turns.try_join_next().is_some() {}
+        if turns.len() == TURNS_MAX {
+            turns.join_next().await;
+        }
     }
 }
 
