@@ -85,10 +85,13 @@ impl History {
         self.was_stopped_in_between(first) || self.was_stopped_in_between(second)
     }
 
-    /// True if a worker was stopped between its last decision to start a task and the task's own first line.
+    /// True if a worker was stopped between its last decision to start a task and the task's own first line. The worker
+    /// calls a retry by the id of the attempt before.
     fn was_stopped_in_between(&self, start: &Line) -> bool {
+        let before = self.follows.get(&start.number);
         let is_its_own = |decision: &&Decision| {
-            (decision.number, &decision.node) == (start.number, &start.node)
+            (decision.number == start.number || before == Some(&decision.number))
+                && decision.node == start.node
                 && decision.at.as_millis() <= start.at.as_millis()
         };
         let decided = self.decisions.iter().filter(is_its_own).map(|decision| decision.at).max();

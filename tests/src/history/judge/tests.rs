@@ -195,6 +195,23 @@ fn a_worker_that_is_stopped_between_its_decision_and_the_start_is_excused() {
 }
 
 #[test]
+fn a_worker_decides_on_a_retry_by_the_id_of_the_attempt_before() {
+    let retried = |number| {
+        faults(killed(), |h| {
+            h.kills.clear();
+            h.lines.iter_mut().for_each(|line| line.number = 2);
+            h.lines.splice(0..0, [line(Word::Start, "a", 50), line(Word::End, "a", 60)]);
+            h.follows.insert(2, 1);
+            h.records.extend(h.records.get(&1).cloned().map(|record| (2, record)));
+            h.stops = vec![Stop { node: "b".to_owned(), from: at(95), to: at(4_900) }];
+            h.decisions = vec![Decision { number, node: "b".to_owned(), at: at(94) }];
+        })
+    };
+    assert_eq!(retried(1), "");
+    assert!(retried(3).contains("was not killed"));
+}
+
+#[test]
 fn what_follows_is_called_by_its_name_when_it_doubles() {
     let follows = |h: &mut History| {
         h.kills.clear();
