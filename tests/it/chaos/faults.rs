@@ -59,7 +59,7 @@ pub(super) struct Scale {
 }
 
 const SHORT: Scale = Scale {
-    tasks: 3_000,
+    tasks: 4_000,
     ahead: 200,
     every: Duration::from_millis(700),
     stop: Duration::from_millis(2_500),

@@ -32,8 +32,16 @@ const RESTORE_INTERVAL: u32 = 1;
 /// A worker that is killed while it restores keeps all others from it for so many seconds; kombu's default is 300.
 const MUTEX_EXPIRE: u32 = 3;
 
-const HAPPENINGS: [Happening; 6] =
-    [Happening::Kill, Happening::Stop, Happening::Cut, Happening::Pause, Happening::Restart, Happening::Full];
+const HAPPENINGS: [Happening; 7] = [
+    Happening::Kill,
+    Happening::Stop,
+    Happening::Cut,
+    Happening::Pause,
+    // Not each one meets a worker that holds something.
+    Happening::Kill,
+    Happening::Restart,
+    Happening::Full,
+];
 
 /// Beside a worker of the edition before, which takes a lease that ended by the server's clock for a death: nothing lasts as
 /// long as a lease then.
