@@ -3,7 +3,7 @@
 //! `read` takes one apart without copying what it can borrow, `write` makes one byte for byte as kombu does, `splice` marks
 //! one as redelivered and leaves every other byte as it was. A message that is handed on is never encoded anew.
 //!
-//! It never looks into headers or body: that is the decoder's business.
+//! Headers and body are never looked into: that is the decoder's business.
 
 mod read;
 mod splice;
@@ -31,7 +31,7 @@ pub struct Envelope {
     pub delivery_count: u32,
 }
 
-/// What is kept in `unacked`: an envelope and the way back.
+/// Entry of `unacked`: an envelope and the way back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldEntry {
     /// As it was in the list.

@@ -44,12 +44,12 @@ struct Why {
     at_us: i64,
 }
 
-/// What was in the list.
+/// Element of the list, byte for byte.
 #[derive(Serialize, Deserialize)]
 enum Element {
     #[serde(rename = "envelope")]
     Text(String),
-    /// What is no text.
+    /// Bytes that are no text.
     #[serde(rename = "envelope_base64")]
     Base64(String),
 }

@@ -10,7 +10,7 @@ use rwork_protocol::service::Error;
 pub use self::info::Facts;
 use crate::handle::Redis;
 
-/// What a server says of itself, and what was measured.
+/// Facts that a server tells of itself, and measurements.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Examination {
@@ -22,7 +22,7 @@ pub struct Examination {
     pub mode: String,
     /// `master` or `replica`.
     pub role: String,
-    /// What `INFO` and `CONFIG GET` answer: both are often forbidden.
+    /// Answers to `INFO` and `CONFIG GET`, which are often forbidden.
     pub said: Facts,
     /// Round trips, in the order they were made.
     pub round_trips: Vec<Duration>,

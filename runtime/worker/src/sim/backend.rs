@@ -42,7 +42,7 @@ impl ModelBackend {
         }
     }
 
-    /// What is no success is only written while nobody can have reaped us.
+    /// Complains of what is no success and written when somebody may have reaped us.
     fn check_fresh(&self, batch: &[Store]) {
         if !batch.iter().all(is_final) && !self.world.is_fresh(self.worker, None) {
             let worker = self.worker;

@@ -11,7 +11,7 @@ use crate::broker::locked;
 use crate::link::Link;
 use crate::reply;
 
-/// What the server said is believed so long: another server may have taken its place, or its clock was set.
+/// Time for which the server's answer is believed: another may have taken its place, or its clock was set.
 const BELIEVED: Duration = Duration::from_secs(10);
 
 /// The server's clock as it was last heard of.

@@ -28,7 +28,7 @@ struct Entry {
     value: Bytes,
     /// Whether it is a ready state's, which somebody may wait for.
     is_ready: bool,
-    /// Whether it is a success, which is never too late.
+    /// True for a success, which is never too late.
     is_final: bool,
     expiry_ms: Option<u64>,
     /// What stood there when it was looked at, and was no success.

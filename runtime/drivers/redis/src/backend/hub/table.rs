@@ -1,4 +1,4 @@
-//! Who watches which channel, and the newest record of each: a slow watcher misses records between, never the last.
+//! Watchers by channel, and the newest record of each: a slow watcher misses records between, never the last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
